@@ -1,0 +1,38 @@
+"""anyolo: train, evaluate and deploy YOLO detectors on any device, and prove it.
+
+``import anyolo`` costs nothing: the names below are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "YOLO": "anyolo.api",
+    "train": "anyolo.api",
+    "val": "anyolo.api",
+    "predict": "anyolo.api",
+    "export": "anyolo.api",
+    "info": "anyolo.api",
+    "demo": "anyolo.api",
+    "AnyoloError": "anyolo.errors",
+}
+
+if TYPE_CHECKING:
+    from anyolo.api import YOLO, demo, export, info, predict, train, val
+    from anyolo.errors import AnyoloError
+
+__all__ = ["YOLO", "AnyoloError", "__version__", "demo", "export", "info", "predict", "train", "val"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'anyolo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Settings: frozen dataclasses (``schema``) and the one way to fill them (``load``)."""

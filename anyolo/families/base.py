@@ -1,0 +1,64 @@
+"""The contract of a model family: a bundle of values and functions, no inheritance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+from anyolo.structures import Preprocess
+
+if TYPE_CHECKING:
+    from anyolo.config.schema import LossConfig
+    from anyolo.nn.model import Detector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a weights file turned out to be. ``rows`` is the model mapping (as from YAML) that rebuilds it."""
+
+    family: str
+    size: str
+    nc: int
+    rows: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationDefaults:
+    conf: float = 0.001
+    iou: float = 0.7
+    imgsz: int = 640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """Everything the shared code needs to know of a family.
+
+    ``models`` maps the names users type to sizes (yolov8n -> n). ``rows_file`` is the YAML beside the family's
+    module. ``criterion(model, config)`` builds the loss module: ``(HeadOutput, Targets) -> LossReport``.
+    ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
+    ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity or None.
+    ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the way back.
+    ``recipe`` holds the hyper-parameters of the field for this family where they differ from config/schema.
+    """
+
+    name: str
+    models: Mapping[str, str]
+    rows_file: str
+    criterion: Callable[[Detector, LossConfig], nn.Module]
+    identify: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Identity | None]
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    batch_norm: tuple[float, float] = (1e-3, 0.03)
+    recipe: Mapping[str, float] = field(default_factory=dict)
+    evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
+    import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    source: str = ""
+
+    def rows_text(self) -> str:
+        """The family's own YAML of rows."""
+        return (resources.files("anyolo.families") / self.rows_file).read_text(encoding="utf-8")

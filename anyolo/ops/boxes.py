@@ -1,0 +1,38 @@
+"""Box layouts. Every function takes (..., 4) and returns the same shape, any float dtype, torch or numpy kept."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Boxes = TypeVar("Boxes", Tensor, Any)
+
+
+def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return _join((low + high) / 2, high - low)
+
+
+def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return _join(centre - half, centre + half)
+
+
+def xywh_to_xyxy(boxes: Boxes) -> Boxes:
+    """``x, y`` is the top left corner, as in COCO json."""
+    low = boxes[..., :2]
+    return _join(low, low + boxes[..., 2:])
+
+
+def xyxy_to_xywh(boxes: Boxes) -> Boxes:
+    low = boxes[..., :2]
+    return _join(low, boxes[..., 2:] - low)
+
+
+def _join(first: Any, second: Any) -> Any:
+    if isinstance(first, Tensor):
+        return torch.cat((first, second), -1)
+    return np.concatenate((first, second), -1)
