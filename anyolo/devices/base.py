@@ -30,6 +30,7 @@ class DeviceProfile:
     channels_last: bool = False
     pin_memory: bool = False
     foreach: bool = False
+    fused: bool = False
     dist_backend: str = "gloo"
 
 
@@ -109,7 +110,7 @@ class Device:
 
     def optimizer_options(self) -> dict[str, bool]:
         """Keyword arguments for torch.optim classes that are safe here."""
-        return {"foreach": self.profile.foreach}
+        return {"fused": True} if self.profile.fused else {"foreach": self.profile.foreach}
 
     def synchronize(self) -> None:
         """Wait for the work that was queued."""

@@ -21,7 +21,9 @@ def _autocast_dtypes() -> tuple[torch.dtype, ...]:
 
 
 class CPU(Device):
-    profile = DeviceProfile(name="cpu", torch_type="cpu", autocast_dtypes=_autocast_dtypes(), channels_last=True)
+    profile = DeviceProfile(
+        name="cpu", torch_type="cpu", autocast_dtypes=_autocast_dtypes(), channels_last=True, fused=True
+    )
 
     def __init__(self, index: int = 0, *, threads: int = 0) -> None:
         super().__init__(0)

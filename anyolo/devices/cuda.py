@@ -44,6 +44,7 @@ class CUDA(Device):
         channels_last=True,
         pin_memory=True,
         foreach=True,
+        fused=True,
         dist_backend="nccl",
     )
 
