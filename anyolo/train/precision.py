@@ -1,0 +1,99 @@
+"""Mixed precision by measurement: used where this machine runs it faster and as accurately, and said why."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anyolo.devices import Device
+from anyolo.errors import DeviceError
+from anyolo.structures import Batch, Preprocess, Targets
+from anyolo.train.step import Criterion
+
+MIN_SPEEDUP = 1.15
+MAX_LOSS_ERROR = 0.02
+MIN_GRADIENT_COSINE = 0.95
+PROBE_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The dtype of forward passes in training, and the sentence that explains it."""
+
+    dtype: torch.dtype
+    reason: str
+
+
+def choose_precision(
+    model: nn.Module, criterion: Criterion, batch: Batch, device: Device, preprocess: Preprocess, *, amp: bool, strict: bool
+) -> Precision:
+    """Run a few passes in float32 and in the device's mixed types on a copy of ``model``; take the faster if it agrees.
+
+    "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.95).
+    Raises DeviceError with ``strict`` when amp was asked for and the device has no type for it.
+    """
+    if not amp:
+        return Precision(torch.float32, "float32, because amp=False")
+    if not device.profile.autocast_dtypes:
+        reason = f"float32: {device.profile.name} has no units for half precision here"
+        if strict:
+            raise DeviceError(f"amp=True, but {reason}", hint="Use amp=False, or strict=False for a notice instead.")
+        return Precision(torch.float32, reason)
+    few = Batch(
+        batch.images[:PROBE_IMAGES],
+        Targets(batch.targets.labels[:PROBE_IMAGES], batch.targets.mask[:PROBE_IMAGES]),
+        batch.records[:PROBE_IMAGES],
+    )
+    generator = torch.get_rng_state()
+    base = _probe(model, criterion, few, device, preprocess, torch.float32)
+    best = Precision(torch.float32, "float32: nothing faster was as accurate")
+    best_s = base.seconds / MIN_SPEEDUP
+    for dtype in device.profile.autocast_dtypes:
+        tried = _probe(model, criterion, few, device, preprocess, dtype)
+        loss_error = abs(tried.loss - base.loss) / max(abs(base.loss), 1e-9)
+        cosine = float(torch.nn.functional.cosine_similarity(tried.gradient, base.gradient, dim=0))
+        if loss_error > MAX_LOSS_ERROR or not cosine > MIN_GRADIENT_COSINE or tried.seconds > best_s:
+            continue
+        name = str(dtype).removeprefix("torch.")
+        best, best_s = Precision(
+            dtype,
+            f"{name}: measured {base.seconds / tried.seconds:.1f} times as fast as float32 here, "
+            f"loss off by {loss_error:.2%}, gradient cosine {cosine:.3f}",
+        ), tried.seconds
+    torch.set_rng_state(generator)
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    seconds: float
+    loss: float
+    gradient: Tensor
+
+
+def _probe(
+    model: nn.Module, criterion: Any, batch: Batch, device: Device, preprocess: Preprocess, dtype: torch.dtype
+) -> _Probe:
+    """Median seconds of two passes after a first that does not count."""
+    trial = copy.deepcopy(model).train()
+    scaler, seconds = device.scaler(dtype), []
+    images, targets = preprocess.normalise(device.to(batch.images)), device.to(batch.targets)
+    loss = torch.zeros(())
+    for _ in range(3):
+        trial.zero_grad(set_to_none=True)
+        device.synchronize()
+        start = time.perf_counter()
+        with device.autocast(dtype):
+            output = trial(images)
+        loss = criterion(output, targets).total
+        scaler.backward(loss)
+        device.synchronize()
+        seconds.append(time.perf_counter() - start)
+    gradient = torch.cat([p.grad.detach().float().flatten().cpu() for p in trial.parameters() if p.grad is not None])
+    return _Probe(statistics.median(seconds[1:]), float(loss.detach()), gradient)

@@ -1,0 +1,193 @@
+"""A run in progress: its parts, its position, and the loop over epochs and updates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from anyolo import console
+from anyolo.config.schema import TrainVerb
+from anyolo.data.index import AnnotationIndex
+from anyolo.data.loader import Loader
+from anyolo.devices import Device
+from anyolo.devices.base import Scaler
+from anyolo.errors import TrainingError
+from anyolo.families.base import FamilySpec
+from anyolo.nn.model import Detector
+from anyolo.structures import Batch
+from anyolo.train.ema import WeightAverage
+from anyolo.train.folder import RunFolder
+from anyolo.train.schedule import Schedule
+from anyolo.train.step import Criterion, StepConfig, StepReport, train_step
+
+
+@dataclass(kw_only=True)
+class Run:
+    """``epoch`` and ``index`` name the next batch to train; they and everything ``state.capture`` takes move on."""
+
+    spec: FamilySpec
+    names: tuple[str, ...]
+    config: TrainVerb
+    args: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    folder: RunFolder
+    device: Device
+    model: Detector
+    ema: WeightAverage
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    scaler: Scaler
+    schedule: Schedule
+    step: StepConfig
+    loader: Loader
+    val_loader: Loader
+    val_index: AnnotationIndex
+
+    epoch: int = 0
+    index: int = 0
+    updates: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    last_losses: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_fitness: float = -1.0
+    best_epoch: int = -1
+    elapsed_before_s: float = 0.0
+    stop_reason: str = ""
+    interrupted: str = ""
+    started_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.elapsed_before_s + time.perf_counter() - self.started_s
+
+    @property
+    def epochs(self) -> int:
+        return self.config.schedule.epochs
+
+    def mean_losses(self) -> dict[str, float]:
+        """Loss items per image over the epoch so far."""
+        images = max(float(self.sums.get("images", torch.ones(()))), 1.0)
+        return {name: float(value) / images for name, value in self.sums.items() if name != "images"}
+
+
+class Hook(Protocol):
+    """What happens around the updates: averaging, words, evaluation, checkpoints, pictures. Called in order."""
+
+    def on_start(self, run: Run) -> None: ...
+
+    def after_step(self, run: Run, report: StepReport, batches: Sequence[Batch]) -> None: ...
+
+    def after_epoch(self, run: Run) -> None:
+        """``run.epoch`` is the number of finished epochs here."""
+
+    def on_end(self, run: Run) -> None: ...
+
+
+class QuietHook:
+    """A hook that does nothing, to be overridden where something is to be done."""
+
+    def on_start(self, run: Run) -> None:
+        pass
+
+    def after_step(self, run: Run, report: StepReport, batches: Sequence[Batch]) -> None:
+        pass
+
+    def after_epoch(self, run: Run) -> None:
+        pass
+
+    def on_end(self, run: Run) -> None:
+        pass
+
+
+def fit(run: Run, hooks: Sequence[Hook]) -> None:
+    """Train from the run's position to its last epoch, or until ``stop_reason`` or ``interrupted`` is set."""
+    for hook in hooks:
+        hook.on_start(run)
+    while run.epoch < run.epochs and not run.stop_reason and not run.interrupted:
+        _train_epoch(run, hooks)
+        if run.interrupted:
+            return
+        if any(not math.isfinite(value) for value in run.mean_losses().values()):
+            raise TrainingError(
+                f"the loss is no longer a number in epoch {run.epoch + 1}",
+                hint=f"{run.folder.last} holds the last good epoch. Lower lr0, or use amp=False.",
+            )
+        run.last_losses, run.sums = run.mean_losses(), {}
+        run.epoch, run.index = run.epoch + 1, 0
+        for hook in hooks:
+            hook.after_epoch(run)
+    if not run.interrupted:
+        for hook in hooks:
+            hook.on_end(run)
+
+
+def _train_epoch(run: Run, hooks: Sequence[Hook]) -> None:
+    """The rest of the epoch, from ``run.index`` on, under one progress bar."""
+    _set_training(run)
+    batch = run.config.data.batch
+    with console.current().progress(f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img") as bar:
+        bar.advance(run.index * batch)
+        for index, batches in _updates(run):
+            run.schedule.apply(run.optimizer, run.epoch, index)
+            report = train_step(run.model, run.criterion, batches, run.optimizer, run.device, run.scaler, run.step)
+            images = sum(len(batch.images) for batch in batches)
+            _add(run, report, images)
+            run.index = index + 1
+            for hook in hooks:
+                hook.after_step(run, report, batches)
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in run.mean_losses().items())
+            bar.describe(f"epoch {run.epoch + 1}/{run.epochs}  {losses}")
+            bar.advance(images)
+            if run.interrupted:
+                return
+
+
+def _updates(run: Run) -> Iterator[tuple[int, list[Batch]]]:
+    """Groups of batches that make one update, with the index of the last; a short group closes the epoch."""
+    group: list[Batch] = []
+    wanted, last = 1, len(run.loader) - 1
+    for index, batch in enumerate(run.loader.epoch(run.epoch, run.index), run.index):
+        if not group:
+            wanted = run.schedule.accumulate(run.epoch, index)
+        group.append(_resized(run, batch, index))
+        if len(group) >= wanted or index == last:
+            yield index, group
+            group = []
+
+
+def _add(run: Run, report: StepReport, images: int) -> None:
+    run.updates += 1
+    for name, value in {**report.items, "images": torch.ones((), device=report.norm.device)}.items():
+        own = value.detach() * images
+        run.sums[name] = run.sums[name] + own if name in run.sums else own
+
+
+def _set_training(run: Run) -> None:
+    """Train mode, except in rows where every parameter is frozen: their statistics must not drift either."""
+    run.model.train()
+    for row in run.model.model:
+        parameters = list(row.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            row.eval()
+
+
+def _resized(run: Run, batch: Batch, index: int) -> Batch:
+    """``multi_scale``: the whole batch at another size, the same for the same seed, epoch and batch."""
+    reach = run.config.schedule.multi_scale
+    if not reach:
+        return batch
+    generator = torch.Generator().manual_seed(hash((run.config.schedule.seed, run.epoch, index)) % 2**63)
+    factor = 1 + reach * (2 * float(torch.rand((), generator=generator)) - 1)
+    stride = max(run.model.strides)
+    height, width = (max(stride, round(side * factor / stride) * stride) for side in batch.images.shape[2:])
+    images = nn.functional.interpolate(batch.images.float(), size=(height, width), mode="bilinear", align_corners=False)
+    gain_y, gain_x = height / batch.images.shape[2], width / batch.images.shape[3]
+    labels = batch.targets.labels * torch.tensor([1, gain_x, gain_y, gain_x, gain_y])
+    targets = type(batch.targets)(labels, batch.targets.mask)
+    return Batch(images.round().to(torch.uint8), targets, batch.records)
