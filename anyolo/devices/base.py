@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 Movable = TypeVar("Movable", bound=Any)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Device:
         """Move a tensor, module, Targets: anything with ``.to(device)``."""
         return thing.to(self.torch_device)  # type: ignore[no-any-return]
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: Module) -> Module:
         """Move a model and give it the memory layout this backend is fastest with."""
         model = model.to(self.torch_device)
         if self.profile.channels_last:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 
-class WeightAverage:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class WeightAverage(Generic[Model]):
     """Exponential moving average of every floating tensor of a model, batch norm statistics included.
 
     ``decay`` rises as ``decay * (1 - exp(-updates / tau))``, so that the first updates count.
@@ -17,8 +21,8 @@ class WeightAverage:
     Source: the field's ModelEMA constants (YOLOv5 v7, YOLOv8); Polyak and Juditsky 1992.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9999, tau: float = 2000.0, updates: int = 0) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, *, decay: float = 0.9999, tau: float = 2000.0, updates: int = 0) -> None:
+        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.tau, self.updates = decay, tau, updates
 
     @torch.no_grad()

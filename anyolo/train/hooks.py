@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 import threading
 import time
@@ -19,7 +18,8 @@ from anyolo.data.index import AnnotationIndex
 from anyolo.data.loader import Loader
 from anyolo.evaluate import Evaluation, draw_batch, draw_labels, draw_training, evaluate
 from anyolo.families.checkpoints import model_record, save_atomic
-from anyolo.nn.fuse import fuse
+from anyolo.nn.inference import Inference
+from anyolo.nn.model import Detector
 from anyolo.structures import Batch, Predictions
 from anyolo.train.run import Hook, QuietHook, Run
 from anyolo.train.state import capture
@@ -54,25 +54,21 @@ class WatchedLoader:
             yield self.batch
 
 
-def judge(run: Run, model: torch.nn.Module, dtype: torch.dtype) -> tuple[Evaluation, dict[str, float]]:
-    """Evaluate ``model`` (fused here, on a copy) on the validation pictures; also its mean loss items."""
-    trial = run.device.prepare(fuse(copy.deepcopy(model).eval()))  # type: ignore[arg-type]
-    watched, sums, images = WatchedLoader(run.val_loader), {}, 0
+def judge(run: Run, model: Detector, dtype: torch.dtype) -> tuple[Evaluation, dict[str, float]]:
+    """Evaluate ``model`` on the validation pictures; also its mean loss items."""
+    inference = Inference(model, run.device, run.step.preprocess, dtype=dtype)
+    watched = WatchedLoader(run.val_loader)
+    sums: dict[str, float] = {}
 
-    @torch.no_grad()
-    def predict(pixels: Tensor) -> Predictions:
-        nonlocal images
-        with run.device.autocast(dtype):
-            output = trial(run.step.preprocess.normalise(run.device.to(pixels)))
+    def predict(images: Tensor) -> Predictions:
+        output = inference.raw(images)
         assert watched.batch is not None
         for name, value in run.criterion(output, run.device.to(watched.batch.targets)).items.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(pixels)
-        images += len(pixels)
-        decoded: Predictions = trial.decode(output)
-        return decoded
+            sums[name] = sums.get(name, 0.0) + float(value) * len(images)
+        return inference.decode(output)
 
     result = evaluate(predict, watched, run.val_index, run.config.evaluation)
-    return result, {name: value / max(images, 1) for name, value in sums.items()}
+    return result, {name: value / max(result.images, 1) for name, value in sums.items()}
 
 
 class EvaluateHook(QuietHook):

@@ -39,7 +39,7 @@ class Run:
     folder: RunFolder
     device: Device
     model: Detector
-    ema: WeightAverage
+    ema: WeightAverage[Detector]
     criterion: Criterion
     optimizer: torch.optim.Optimizer
     scaler: Scaler

@@ -19,7 +19,7 @@ from anyolo.devices import Device, open_device
 from anyolo.errors import TrainingError
 from anyolo.evaluate import draw_report
 from anyolo.families.base import FamilySpec
-from anyolo.families.checkpoints import Checkpoint, load_model
+from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector, build
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
@@ -163,7 +163,7 @@ def _assemble(
     """Build every part of the run; what was chosen by timing or by rule comes from ``resume`` where there is one."""
     report = console.current()
     ema = WeightAverage(model)
-    model = device.prepare(model)  # type: ignore[assignment]
+    model = device.prepare(model)
     device.to(ema.model)
     optim, note = resolve_optimizer(
         config.optim, explicit, images=len(train_index.items), batch=config.data.batch,
@@ -184,7 +184,7 @@ def _assemble(
         "precision": precision.reason,
         "threads": torch.get_num_threads(),
         "imgsz": list(size),
-        "optimizer": optim.optimizer,
+        "explicit": sorted(explicit),
     }
     report.line(f"device {device.describe()}; {precision.reason}")
     report.line(note)
@@ -209,7 +209,7 @@ def _assemble(
 def _finish(run: Run) -> TrainResult:
     """Judge best.pt as a user would, in float32, and draw the report."""
     source = run.folder.best if run.config.schedule.save else None
-    best: Detector = load_model(source).model if source else run.ema.model  # type: ignore[assignment]
+    best = load_model(source).model if source else run.ema.model
     evaluation, _ = judge(run, best, torch.float32)
     report = console.current()
     report.table("best weights on the validation pictures", evaluation.columns, evaluation.rows())
@@ -222,6 +222,3 @@ def _finish(run: Run) -> TrainResult:
         run=run.folder.root, best=run.folder.best, last=run.folder.last, epochs=run.epoch, stopped=run.stop_reason,
         batch=run.config.data.batch, device=run.device.describe(), metrics=dict(evaluation.metrics),
     )  # fmt: skip
-
-
-__all__ = ["Checkpoint", "TrainResult", "fit_classes", "train", "transfer"]

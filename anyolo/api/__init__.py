@@ -1,0 +1,74 @@
+"""One function per verb; the only code that sees a whole configuration.
+
+Every function takes the settings of ``anyolo VERB --help`` as keywords and returns a result with ``to_json()`` (the
+document of ``--json``) and ``ok`` (whether the job was done).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from anyolo.api.demo import DemoResult, run_demo
+from anyolo.api.training import run_train
+from anyolo.api.using import ExportResult, InfoResult, PredictResult, ValResult, run_export, run_info, run_predict, run_val
+from anyolo.api.yolo import YOLO
+from anyolo.registry import Registry
+from anyolo.train.start import TrainResult
+
+
+class Result(Protocol):
+    ok: bool
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
+    "verb",
+    {
+        "demo": "anyolo.api.demo:run_demo",
+        "train": "anyolo.api.training:run_train",
+        "val": "anyolo.api.using:run_val",
+        "predict": "anyolo.api.using:run_predict",
+        "export": "anyolo.api.using:run_export",
+        "info": "anyolo.api.using:run_info",
+    },
+)
+
+
+def run(verb: str, values: Mapping[str, Any]) -> Result:
+    """Run a verb with settings as typed (strings are fine). Raises AnyoloError with what to do about it."""
+    return VERBS.get(verb)(values)
+
+
+def train(**settings: Any) -> TrainResult:
+    """Train a detector; settings as in ``anyolo train --help``."""
+    return run_train(settings)
+
+
+def val(**settings: Any) -> ValResult:
+    """Measure a detector on a data set; settings as in ``anyolo val --help``."""
+    return run_val(settings)
+
+
+def predict(**settings: Any) -> PredictResult:
+    """Find objects; settings as in ``anyolo predict --help``. ``source`` may also be arrays and tensors."""
+    return run_predict(settings)
+
+
+def export(**settings: Any) -> ExportResult:
+    """Write, reopen and compare a model for another runtime; settings as in ``anyolo export --help``."""
+    return run_export(settings)
+
+
+def info(**settings: Any) -> InfoResult:
+    """Describe a model; settings as in ``anyolo info --help``."""
+    return run_info(settings)
+
+
+def demo(**settings: Any) -> DemoResult:
+    """The main job from nothing, offline; settings as in ``anyolo demo --help``."""
+    return run_demo(settings)
+
+
+__all__ = ["VERBS", "YOLO", "Result", "demo", "export", "info", "predict", "run", "train", "val"]

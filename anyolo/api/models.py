@@ -1,0 +1,75 @@
+"""From what a user typed for ``model=`` to a network with weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anyolo import console
+from anyolo.config.schema import ModelConfig
+from anyolo.errors import CheckpointError, ConfigError
+from anyolo.families import build_model, find_model
+from anyolo.families.checkpoints import Checkpoint, load_model
+from anyolo.nn.model import build
+from anyolo.train.start import transfer
+
+WEIGHTS = {".pt", ".pth"}
+ROWS = {".yaml", ".yml"}
+
+
+def open_model(config: ModelConfig) -> Checkpoint:
+    """A weights file, a model name (random weights) or a YAML of rows, as ``model=``, ``cfg=``, ``pretrained=`` say."""
+    name = config.model or config.cfg
+    if not name:
+        raise ConfigError("no model given", where="model", hint="For example model=yolov8n, or model=path/to/weights.pt.")
+    if config.cfg and config.model:
+        return _with_weights(_fresh(config.cfg), load_weights(config.model, config.family))
+    if Path(name).suffix.lower() in WEIGHTS:
+        found = load_weights(name, config.family)
+        return _rebuilt(found) if config.pretrained is False else found
+    fresh = _fresh(name)
+    if isinstance(config.pretrained, str):
+        return _with_weights(fresh, load_weights(config.pretrained, config.family))
+    return fresh
+
+
+def load_weights(path: str, family: str = "") -> Checkpoint:
+    """Read a weights file; a missing one is never fetched from anywhere."""
+    if not Path(path).is_file():
+        stem = Path(path).stem
+        raise CheckpointError(
+            "no such weights file",
+            where=path,
+            hint=f"anyolo never downloads. Give the path of a file you have, or model={stem} to start from random weights.",
+        )
+    return load_model(path, family=family)
+
+
+def _fresh(name: str) -> Checkpoint:
+    if Path(name).suffix.lower() in ROWS and not Path(name).is_file():
+        raise ConfigError("no such file", where=name, hint="Give the path of a YAML of rows, or a model name like yolov8n.")
+    spec, model = build_model(name)
+    size = model.size or (find_model(name)[1] if not Path(name).suffix else "")
+    names = tuple(f"class{number}" for number in range(model.nc))
+    return Checkpoint(
+        model=model.eval(), spec=spec, size=size, names=names, preprocess=spec.preprocess, imgsz=None, meta={}
+    )
+
+
+def _rebuilt(found: Checkpoint) -> Checkpoint:
+    """The same rows with random weights (``pretrained=False``)."""
+    model = build(found.model.rows, size=found.size, nc=found.model.nc, batch_norm=found.spec.batch_norm)
+    console.current().line("pretrained=False: the rows of the weights file, with random weights")
+    return _replaced(found, model)
+
+
+def _with_weights(fresh: Checkpoint, weights: Checkpoint) -> Checkpoint:
+    missed = transfer(fresh.model, weights.model.state_dict())
+    total = len(fresh.model.state_dict())
+    console.current().line(f"{total - len(missed)} of {total} tensors carried over from the weights file")
+    return fresh
+
+
+def _replaced(found: Checkpoint, model: object) -> Checkpoint:
+    import dataclasses
+
+    return dataclasses.replace(found, model=model)  # type: ignore[arg-type]

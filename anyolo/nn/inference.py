@@ -1,0 +1,39 @@
+"""A model made ready to look at pictures: fused, on its device, in its number type."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from anyolo.devices import Device
+from anyolo.nn.fuse import fuse
+from anyolo.nn.model import Detector
+from anyolo.structures import HeadOutput, Predictions, Preprocess
+
+
+class Inference:
+    """Call with (B, C, H, W) uint8 pictures on the host; gives Predictions on the device.
+
+    ``model`` itself is left as it is: a fused copy runs. ``dtype`` is the number type of the network's inside.
+    """
+
+    def __init__(
+        self, model: Detector, device: Device, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model = device.prepare(fuse(copy.deepcopy(model).eval()).requires_grad_(False))
+        self.device, self.preprocess, self.dtype = device, preprocess, dtype
+
+    @torch.no_grad()
+    def raw(self, images: Tensor) -> HeadOutput:
+        with self.device.autocast(self.dtype):
+            output: HeadOutput = self.model(self.preprocess.normalise(self.device.to(images)))
+        return output
+
+    @torch.no_grad()
+    def decode(self, output: HeadOutput) -> Predictions:
+        return self.model.decode(output)
+
+    def __call__(self, images: Tensor) -> Predictions:
+        return self.decode(self.raw(images))
