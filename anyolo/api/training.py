@@ -1,0 +1,109 @@
+"""The verb ``train``: a new run, or going on with a stopped one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anyolo import console
+from anyolo.api.models import open_model
+from anyolo.config.load import Loaded, dump, load
+from anyolo.config.schema import TrainVerb
+from anyolo.errors import CheckpointError
+from anyolo.families.checkpoints import load_model, read_record
+from anyolo.train.folder import RunFolder
+from anyolo.train.start import TrainResult, train
+
+# What may change when a run goes on. All else is what it was, or the run would be another one.
+CHANGEABLE = {"epochs", "device", "workers", "patience", "time", "save_period", "plots", "verbose", "threads", "cache"}
+
+
+def run_train(values: Mapping[str, Any]) -> TrainResult:
+    """Settings as in ``anyolo train --help``."""
+    first = load(TrainVerb, values)
+    if first.config.schedule.resume:
+        return _resume(first)
+    start = open_model(first.config.model)
+    recipe = (f"recipe of {start.spec.name}", start.spec.recipe)
+    loaded = load(TrainVerb, {**values, "data": _absolute(first.config.data.data)}, layers=[recipe])
+    run = loaded.config.run
+    folder = RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok)
+    return train(start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit, folder=folder)
+
+
+def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
+    last = _last_weights(loaded.config)
+    folder = RunFolder(last.parent.parent)
+    typed = dump(loaded.config)
+    changes = {key: typed[key] for key in loaded.explicit if key in CHANGEABLE}
+    if ignored := sorted(loaded.explicit - CHANGEABLE - {"resume", "model", "project", "name"}):
+        console.current().warn(f"a resumed run keeps its own settings; ignored: {', '.join(ignored)}")
+    if not last.is_file():
+        return _restart(folder, changes)
+    state = read_record(last)["training"]
+    args = state["args"]
+    if state["finished"]:
+        return _beyond(last, state, changes)
+    if "epochs" in changes and changes["epochs"] != args["epochs"]:
+        console.current().line(
+            f"{changes['epochs']} epochs instead of {args['epochs']}: the learning rate follows the new length from here"
+        )
+    config = load(TrainVerb, {**args, **changes, "resume": False}).config
+    start = load_model(last)
+    return train(
+        start.spec, start.model, config, dump(config), explicit=state["choices"]["explicit"], folder=folder, resume=state
+    )
+
+
+def _last_weights(config: TrainVerb) -> Path:
+    """The last.pt that ``resume=`` (a file or run folder), ``model=`` or the newest run of the project means."""
+    named = config.schedule.resume if isinstance(config.schedule.resume, str) else config.model.model
+    if named:
+        path = Path(named)
+        if path.is_dir():
+            return path / "weights" / "last.pt"
+        if not path.is_file() and not (path.parent.parent / "args.yaml").is_file():
+            raise CheckpointError("nothing to resume there", where=named, hint="Give a run's folder or its weights/last.pt.")
+        return path
+    runs = sorted(Path(config.run.project).glob("*/args.yaml"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise CheckpointError(
+            "no run to resume", where=config.run.project, hint="Give the run: anyolo train resume=runs/detect/train/weights/last.pt"
+        )
+    return runs[-1].parent / "weights" / "last.pt"
+
+
+def _restart(folder: RunFolder, changes: Mapping[str, Any]) -> TrainResult:
+    """Stopped before its first checkpoint: the settings are all there is, and all that is needed."""
+    file = folder.root / "args.yaml"
+    if not file.is_file():
+        raise CheckpointError("nothing to resume there", where=str(folder.root), hint="Give a run's folder or its weights/last.pt.")
+    args = yaml.safe_load(file.read_text(encoding="utf-8"))
+    explicit = args.pop("explicit", [])
+    config = load(TrainVerb, {**args, **changes, "resume": False}).config
+    start = open_model(config.model)
+    console.current().line("stopped before its first checkpoint: starting it again")
+    return train(start.spec, start.model, config, dump(config), explicit=explicit, folder=folder)
+
+
+def _beyond(last: Path, state: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainResult:
+    """A finished run: say so, or train on from its weights for the epochs asked for beyond its own."""
+    done, folder = state["epoch"], RunFolder(last.parent.parent)
+    more = changes.get("epochs", done) - done
+    if more <= 0:
+        console.current().line(f"this run is finished ({done} epochs): nothing to resume. Results in {folder.root}")
+        return TrainResult(
+            run=folder.root, best=folder.best, last=last, epochs=done, stopped="finished before",
+            batch=state["args"]["batch"], device=state["args"]["device"], metrics=state["metrics"],
+        )  # fmt: skip
+    console.current().line(f"this run is finished ({done} epochs): fine-tuning its weights for {more} more in a new run")
+    args = {key: value for key, value in state["args"].items() if key not in {"name", "exist_ok", "resume"}}
+    return run_train({**args, **changes, "epochs": more, "model": str(last)})
+
+
+def _absolute(data: str) -> str:
+    """A path that still holds when the run is resumed from another folder."""
+    return str(Path(data).resolve()) if data and Path(data).exists() else data

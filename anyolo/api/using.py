@@ -1,0 +1,200 @@
+"""The verbs that use a trained model: ``val``, ``predict``, ``export``, ``info``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyolo import console
+from anyolo.api.models import open_model
+from anyolo.config.load import load
+from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
+from anyolo.data import DetectionDataset, make_loader, open_data
+from anyolo.deploy.predictor import Predictor
+from anyolo.deploy.results import Results
+from anyolo.deploy.saving import Saver
+from anyolo.devices import Device, open_device
+from anyolo.errors import DataError, DeviceError
+from anyolo.evaluate import Evaluation, draw_report, evaluate
+from anyolo.export import ExportResult, Runner, export_model, is_artifact, open_artifact
+from anyolo.nn.count import count
+from anyolo.nn.inference import Inference
+from anyolo.structures import Predictions, Preprocess
+from anyolo.train.folder import RunFolder
+from anyolo.types import SizeHW
+
+Predict = Callable[[Tensor], Predictions]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A model of any kind, ready to look at pictures."""
+
+    predict: Predict
+    preprocess: Preprocess
+    names: tuple[str, ...]
+    imgsz: SizeHW | None
+    is_fixed: bool = False
+
+
+def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
+    """Weights, a model name or an exported file."""
+    if is_artifact(model.model):
+        runner: Runner = open_artifact(model.model)
+        return Opened(
+            predict=runner.predict, preprocess=runner.preprocess, names=runner.names,
+            imgsz=runner.input_hw, is_fixed=runner.input_hw is not None,
+        )  # fmt: skip
+    found, opened = open_model(model), open_device(device.device, threads=device.threads)
+    inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
+    return Opened(predict=inference, preprocess=found.preprocess, names=found.names, imgsz=found.imgsz)
+
+
+def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
+    """The number type for ``half=``; a notice, or with ``strict`` an error, where the device has none."""
+    if not config.half:
+        return torch.float32
+    if device.profile.autocast_dtypes:
+        return device.profile.autocast_dtypes[0]
+    reason = f"half=True, but {device.profile.name} has no half precision here"
+    if config.strict:
+        raise DeviceError(reason, hint="Use half=False.")
+    console.current().warn(f"{reason}: float32 is used")
+    return torch.float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValResult:
+    metrics: Mapping[str, float]
+    evaluation: Evaluation
+    run: Path
+    ok: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.evaluation.to_json(), "run": str(self.run)}
+
+
+def run_val(values: Mapping[str, Any]) -> ValResult:
+    """Settings as in ``anyolo val --help``."""
+    config = load(ValVerb, values).config
+    data, split = config.data, config.evaluation.split
+    index = open_data(data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction)
+    opened = open_for_use(config.model, config.device)
+    if len(opened.names) != len(index.names):
+        raise DataError(
+            f"the model has {len(opened.names)} classes, the data {len(index.names)}",
+            where=data.data,
+            hint="Train on this data first, or give the data.yaml the model was trained with.",
+        )
+    if opened.is_fixed:
+        assert opened.imgsz is not None
+        imgsz: int | tuple[int, int] = opened.imgsz
+    else:
+        imgsz = data.imgsz
+    dataset = DetectionDataset(
+        index, opened.preprocess, imgsz=imgsz, augment=None,
+        rect=data.rect and not opened.is_fixed, batch=data.batch, cache=data.cache,
+    )  # fmt: skip
+    loader = make_loader(dataset, batch=data.batch, workers=data.workers, shuffle=False, seed=0)
+    run = config.run
+    folder = RunFolder.create(run.project, run.name, "val", exist_ok=run.exist_ok)
+    try:
+        evaluation = evaluate(opened.predict, loader, index, config.evaluation)
+    finally:
+        loader.close()
+    console.current().table("", evaluation.columns, evaluation.rows())
+    if run.plots:
+        draw_report(evaluation, folder.root)
+    if config.evaluation.save_json:
+        evaluation.write_predictions(folder.root / "predictions.json")
+    console.current().line(f"results in {folder.root}")
+    return ValResult(metrics=evaluation.metrics, evaluation=evaluation, run=folder.root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictResult:
+    """``results`` in the order of the source; ``problems`` names the files that could not be read."""
+
+    results: list[Results]
+    problems: tuple[str, ...] = ()
+    run: Path | None = None
+    ok: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {"images": [result.to_dict() for result in self.results], "problems": list(self.problems)}
+
+
+def run_predict(values: Mapping[str, Any]) -> PredictResult:
+    """Settings as in ``anyolo predict --help``; ``source`` may be any object the predictor takes."""
+    typed = {key: value for key, value in values.items() if key != "source"}
+    source = values.get("source", "")
+    config = load(PredictVerb, {**typed, "source": source} if isinstance(source, str) else typed).config
+    if isinstance(source, str) and not source:
+        raise DataError("no source given", where="source", hint="For example source=picture.jpg, source=folder/ or source=0.")
+    opened = open_for_use(config.model, config.device)
+    return predict_with(opened, source, config)
+
+
+def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictResult:
+    """Predict with a model that is open already."""
+    fixed = opened.imgsz if opened.is_fixed else None
+    predictor = Predictor(opened.predict, opened.preprocess, opened.names, config.predict, input_hw=fixed)
+    saving, run = config.save, config.run
+    writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
+    folder = RunFolder.create(run.project, run.name, "predict", exist_ok=run.exist_ok) if writes else None
+    results: list[Results] = []
+    with Saver(saving, folder.root if folder else Path(), vid_stride=config.predict.vid_stride) as saver:
+        for result in predictor.stream(source):
+            if writes or saving.show:
+                saver.add(result)
+            if run.verbose:
+                console.current().line(f"{result.path}: {result.verbose()}")
+            results.append(result)
+    if folder:
+        console.current().line(f"results in {folder.root}")
+    problems = tuple(predictor.problems)
+    return PredictResult(results=results, problems=problems, run=folder.root if folder else None, ok=bool(results))
+
+
+def run_export(values: Mapping[str, Any]) -> ExportResult:
+    """Settings as in ``anyolo export --help``."""
+    config = load(ExportVerb, values).config
+    return export_model(open_model(config.model), config.export, weights=config.model.model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoResult:
+    family: str
+    size: str
+    parameters: int
+    gradients: int
+    gflops: float
+    layers: int
+    classes: tuple[str, ...] = field(default=())
+    ok: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "family": self.family, "size": self.size, "parameters": self.parameters, "gradients": self.gradients,
+            "gflops": self.gflops, "layers": self.layers, "classes": list(self.classes),
+        }  # fmt: skip
+
+
+def run_info(values: Mapping[str, Any]) -> InfoResult:
+    """Settings as in ``anyolo info --help``."""
+    config = load(InfoVerb, values).config
+    found = open_model(config.model)
+    size = (config.imgsz, config.imgsz) if isinstance(config.imgsz, int) else config.imgsz
+    totals = count(found.model, size)
+    result = InfoResult(
+        family=found.spec.name, size=found.size, parameters=totals.parameters, gradients=totals.gradients,
+        gflops=round(totals.gflops, 3), layers=totals.layers, classes=found.names,
+    )  # fmt: skip
+    rows = [(key, value) for key, value in result.to_json().items() if key != "classes"]
+    console.current().table("", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))])
+    return result

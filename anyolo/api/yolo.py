@@ -1,0 +1,98 @@
+"""The class users know: open once, then train, validate, predict, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from anyolo import console
+from anyolo.api.models import open_model
+from anyolo.api.training import run_train
+from anyolo.api.using import (
+    ExportResult,
+    InfoResult,
+    Opened,
+    ValResult,
+    open_for_use,
+    predict_with,
+    run_export,
+    run_info,
+    run_val,
+)
+from anyolo.config.load import load
+from anyolo.config.schema import DeviceConfig, ModelConfig, PredictVerb
+from anyolo.deploy.results import Results
+from anyolo.nn.model import Detector
+from anyolo.train.start import TrainResult
+
+
+class YOLO:
+    """``YOLO("yolov8n.pt")``: a weights file, a model name, a YAML of rows, or an exported file.
+
+    The methods take the settings of the verb of the same name as keywords. ``verbose=False`` keeps them silent.
+    """
+
+    def __init__(self, model: str = "yolov8n", *, family: str = "") -> None:
+        self.config = ModelConfig(model=str(model), family=family)
+        self._opened: dict[DeviceConfig, Opened] = {}
+
+    @property
+    def model(self) -> Detector:
+        """The network, in float32 on the CPU."""
+        return open_model(self.config).model
+
+    @property
+    def names(self) -> dict[int, str]:
+        return dict(enumerate(self._open(DeviceConfig()).names))
+
+    def predict(self, source: Any, **settings: Any) -> list[Results]:
+        """Find objects in ``source``. Pictures are written only where ``save=True`` or another save option asks."""
+        typed = {"save": False, **settings, "model": self.config.model}
+        named = source if isinstance(source, str) else ""
+        config = load(PredictVerb, {**typed, "source": named}).config
+        with _voice(config.run.verbose):
+            return predict_with(self._open(config.device), source, config).results
+
+    __call__ = predict
+
+    def train(self, **settings: Any) -> TrainResult:
+        """Train; afterwards this object holds the best weights."""
+        with _voice(settings.get("verbose", True)):
+            result = run_train({**self._named(), **settings})
+        self.config = ModelConfig(model=str(result.best))
+        self._opened.clear()
+        return result
+
+    def val(self, **settings: Any) -> ValResult:
+        with _voice(settings.get("verbose", True)):
+            return run_val({**self._named(), **settings})
+
+    def export(self, **settings: Any) -> ExportResult:
+        with _voice(settings.pop("verbose", True)):
+            return run_export({**self._named(), **settings})
+
+    def info(self, **settings: Any) -> InfoResult:
+        with _voice(settings.pop("verbose", True)):
+            return run_info({**self._named(), **settings})
+
+    def _named(self) -> dict[str, Any]:
+        return {"model": self.config.model, "family": self.config.family}
+
+    def _open(self, device: DeviceConfig) -> Opened:
+        if device not in self._opened:
+            self._opened[device] = open_for_use(self.config, device)
+        return self._opened[device]
+
+
+@contextmanager
+def _voice(verbose: bool) -> Iterator[None]:
+    """Words on the terminal for people who call from Python, unless a reporter was set already."""
+    if not verbose:
+        with console.use(console.NullReporter()):
+            yield
+    elif isinstance(console.current(), console.NullReporter):
+        with console.use(console.RichReporter()):
+            yield
+    else:
+        yield
