@@ -51,7 +51,9 @@ class Module:
 
     def within(self, *places: str) -> bool:
         """Whether this module is one of ``places`` (dotted, below anyolo) or inside one."""
-        return any(self.name == f"anyolo.{place}" or self.name.startswith(f"anyolo.{place}.") for place in places)
+        return any(
+            self.name == f"anyolo.{place}" or self.name.startswith(f"anyolo.{place}.") for place in places
+        )
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
@@ -79,7 +81,10 @@ class Module:
         """Every string literal with its line, docstrings left out."""
         docs = set()
         for node in ast.walk(self.tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            if (
+                isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+                and node.body
+            ):
                 first = node.body[0]
                 if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                     docs.add(id(first.value))

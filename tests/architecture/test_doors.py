@@ -24,7 +24,9 @@ def table_of(door: Module) -> dict[str, str]:
         for node in ast.walk(door.tree)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Registry" and len(node.args) > 1
     ]
-    assert len(tables) == 1, f"{door.at(1)} holds {len(tables)} tables; a door has one: Registry(kind, {{...}})"
+    assert len(tables) == 1, (
+        f"{door.at(1)} holds {len(tables)} tables; a door has one: Registry(kind, {{...}})"
+    )
     table = ast.literal_eval(tables[0])
     assert isinstance(table, dict)
     return table
@@ -51,7 +53,9 @@ def test_every_entry_is_one_file_with_the_object_it_promises(name):
             faults.append(f"{name}: {entry!r} lives in {module!r}, which is no file of the door")
         elif attribute not in defined(by_name()[module]):
             faults.append(f"{name}: {entry!r} promises {attribute!r}, which {module} does not define")
-    faults += [f"{name}: {module} holds several occupants: {who}" for module, who in homes.items() if len(who) > 1]
+    faults += [
+        f"{name}: {module} holds several occupants: {who}" for module, who in homes.items() if len(who) > 1
+    ]
     inside = {m.name for m in modules() if m.name.rpartition(".")[0] == name}
     strangers = inside - set(homes) - {f"{name}.{shared}" for shared in DOORS[name]}
     faults += [f"{by_name()[stranger].at(1)} is neither in the table nor shared" for stranger in strangers]
@@ -64,7 +68,11 @@ def test_nobody_reaches_past_a_door():
         for item in module.imports:
             for door, shared in DOORS.items():
                 entry = item.target.removeprefix(f"{door}.").partition(".")[0]
-                occupant = item.target.startswith(f"{door}.") and f"{door}.{entry}" in by_name() and entry not in shared
+                occupant = (
+                    item.target.startswith(f"{door}.")
+                    and f"{door}.{entry}" in by_name()
+                    and entry not in shared
+                )
                 if occupant and not module.name.startswith(f"{door}."):
                     faults.append(f"{module.at(item.line)} imports {item.target}; ask the table of {door}")
     assert not faults, report(faults)
@@ -78,7 +86,9 @@ def test_occupants_do_not_know_each_other():
             if module.name not in occupants | {f"{door}.{name}" for name in shared}:
                 continue
             for item in module.imports:
-                other = next((o for o in occupants if item.target == o or item.target.startswith(f"{o}.")), None)
+                other = next(
+                    (o for o in occupants if item.target == o or item.target.startswith(f"{o}.")), None
+                )
                 if other and other != module.name:
                     faults.append(f"{module.at(item.line)} imports the occupant {other}")
     assert not faults, report(faults)

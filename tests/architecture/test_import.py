@@ -12,7 +12,17 @@ import pytest
 from tests.architecture.source import ROOT, by_name
 from tests.architecture.test_doors import DOORS, table_of
 
-HEAVY = {"torch", "numpy", "cv2", "matplotlib", "pydantic", "onnx", "onnxruntime", "numba", "faster_coco_eval"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "cv2",
+    "matplotlib",
+    "pydantic",
+    "onnx",
+    "onnxruntime",
+    "numba",
+    "faster_coco_eval",
+}
 
 
 def heavy_modules_after(code: str) -> set[str]:

@@ -35,7 +35,9 @@ def test_functions_are_small():
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > MOST_FUNCTION_LINES:
-                    faults.append(f"{module.at(node.lineno)} {node.name} has {lines} lines > {MOST_FUNCTION_LINES}")
+                    faults.append(
+                        f"{module.at(node.lineno)} {node.name} has {lines} lines > {MOST_FUNCTION_LINES}"
+                    )
     assert not faults, report(faults)
 
 
@@ -46,7 +48,9 @@ def test_modules_are_named_for_what_they_hold():
 
 def test_every_module_with_code_says_what_it_is_for():
     faults = [
-        f"{module.at(1)} has no docstring" for module in modules() if module.tree.body and not ast.get_docstring(module.tree)
+        f"{module.at(1)} has no docstring"
+        for module in modules()
+        if module.tree.body and not ast.get_docstring(module.tree)
     ]
     assert not faults, report(faults)
 
@@ -57,7 +61,11 @@ def test_only_the_console_prints():
         if module.within("console", "cli"):
             continue
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and dotted(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}:
+            if isinstance(node, ast.Call) and dotted(node.func) in {
+                "print",
+                "sys.stdout.write",
+                "sys.stderr.write",
+            }:
                 faults.append(f"{module.at(node.lineno)} prints; use anyolo.console.current()")
     assert not faults, report(faults)
 

@@ -10,7 +10,9 @@ import pytest
 from tests.architecture.source import by_name, dotted, modules, report
 from tests.architecture.test_doors import table_of
 
-VENDOR_ATTRIBUTE = re.compile(r"torch\.(cuda|mps|xpu|npu|mlu|hpu|musa|backends|version\.(cuda|hip))\b|.*\.device\.type$")
+VENDOR_ATTRIBUTE = re.compile(
+    r"torch\.(cuda|mps|xpu|npu|mlu|hpu|musa|backends|version\.(cuda|hip))\b|.*\.device\.type$"
+)
 VENDOR_STRING = re.compile(r"(cuda|gpu|mps|xpu|npu|mlu|dml|directml|privateuseone|hpu|musa)(:\d+)?$")
 VENDOR_PACKAGES = {"torch_npu", "torch_mlu", "torch_directml", "intel_extension_for_pytorch", "torch_musa"}
 

@@ -1,0 +1,113 @@
+"""What can be set: the fields of a verb, read from its dataclasses, with type, bounds and help in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+
+# Words of YOLOv5, YOLOv7 and Ultralytics users for settings that carry another name here.
+ALIASES = {
+    "weights": "model",
+    "batch_size": "batch",
+    "img": "imgsz",
+    "img_size": "imgsz",
+    "conf_thres": "conf",
+    "iou_thres": "iou",
+    "include": "format",
+    "view_img": "show",
+    "line_thickness": "line_width",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of a verb. ``room`` is the field of the verb that holds it, empty for a plain field of the verb."""
+
+    key: str
+    room: str
+    annotation: Any
+    default: Any
+    help: str
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The alternatives of the type: (int, tuple[int, int]) for ``int | tuple[int, int]``."""
+        bare = _bare(self.annotation)
+        return get_args(bare) if get_origin(bare) in {Union, UnionType} else (bare,)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the bare word ``--key`` means True."""
+        return bool in self.members
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, in words: ``a whole number, at least 1``."""
+        words = [_describe(member) for member in self.members if member is not NoneType]
+        bounds = [text for item in get_args(self.annotation)[1:] for text in _bounds(item)]
+        text = " or ".join(words) + (", " + " and ".join(bounds) if bounds else "")
+        return f"{text}, or None" if NoneType in self.members else text
+
+
+@cache
+def settings_of(schema: type) -> dict[str, tuple[Setting, ...]]:
+    """Every key of a verb's dataclass, in order; a key that several rooms share has several entries."""
+    found: dict[str, tuple[Setting, ...]] = {}
+    for setting in _walk(schema):
+        found[setting.key] = (*found.get(setting.key, ()), setting)
+    return found
+
+
+def rooms_of(schema: type) -> dict[str, type]:
+    """Field name -> dataclass of the rooms of a verb."""
+    hints = get_type_hints(schema)
+    return {f.name: hints[f.name] for f in fields(schema) if is_dataclass(hints[f.name])}
+
+
+def _walk(schema: type) -> Iterator[Setting]:
+    rooms = rooms_of(schema)
+    for name, room in rooms.items():
+        yield from _plain_fields(room, name)
+    yield from (setting for setting in _plain_fields(schema, "") if setting.key not in rooms)
+
+
+def _plain_fields(owner: type, room: str) -> Iterator[Setting]:
+    hints = get_type_hints(owner, include_extras=True)
+    for item in fields(owner):
+        annotation = hints[item.name]
+        words = [extra for extra in get_args(annotation)[1:] if isinstance(extra, str)]
+        default = None if item.default is MISSING else item.default
+        yield Setting(item.name, room, annotation, default, words[0] if words else "")
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _describe(member: Any) -> str:
+    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    if member in plain:
+        return plain[member]
+    if get_origin(member) is Literal:
+        return " or ".join(str(choice) for choice in get_args(member))
+    parts = get_args(member)  # of a tuple
+    return "a list 0,1,2" if Ellipsis in parts else ",".join(["number"] * len(parts))
+
+
+def _bounds(item: Any) -> Iterator[str]:
+    if isinstance(item, Interval):
+        for part in item:
+            yield from _bounds(part)
+    elif isinstance(item, Gt):
+        yield f"above {item.gt}"
+    elif isinstance(item, Ge):
+        yield f"at least {item.ge}"
+    elif isinstance(item, Lt):
+        yield f"below {item.lt}"
+    elif isinstance(item, Le):
+        yield f"at most {item.le}"
