@@ -97,7 +97,7 @@ def _beyond(last: Path, state: Mapping[str, Any], changes: Mapping[str, Any]) ->
         console.current().line(f"this run is finished ({done} epochs): nothing to resume. Results in {folder.root}")
         return TrainResult(
             run=folder.root, best=folder.best, last=last, epochs=done, stopped="finished before",
-            batch=state["args"]["batch"], device=state["args"]["device"], metrics=state["metrics"],
+            batch=state["args"]["batch"], device=state["args"]["device"], metrics=read_record(folder.best)["metrics"],
         )  # fmt: skip
     console.current().line(f"this run is finished ({done} epochs): fine-tuning its weights for {more} more in a new run")
     args = {key: value for key, value in state["args"].items() if key not in {"name", "exist_ok", "resume"}}

@@ -79,7 +79,7 @@ class EvaluateHook(QuietHook):
         row |= {f"train/{name}_loss": value for name, value in run.last_losses.items()}
         if run.config.schedule.val or run.epoch == run.epochs:
             evaluation, losses = judge(run, run.ema.model, run.step.dtype)
-            metrics = evaluation.metrics
+            metrics = run.metrics = dict(evaluation.metrics)
             row |= {f"metrics/{name}(B)": metrics[name] for name in ("precision", "recall", "mAP50", "mAP50-95")}
             row |= {f"val/{name}_loss": value for name, value in losses.items()}
             run.best_fitness, is_best = max(run.best_fitness, fitness(metrics)), fitness(metrics) > run.best_fitness
@@ -156,7 +156,12 @@ class CheckpointHook(QuietHook):
     def on_end(self, run: Run) -> None:
         """A finished run needs no optimizer: last.pt shrinks to the weights and the history."""
         if run.config.schedule.save:
-            done = {"finished": True, "epoch": run.epoch, "history": run.history, "args": dict(run.args)}
+            done = {
+                "finished": True,
+                "epoch": run.epoch,
+                "history": run.history,
+                "args": dict(run.args),
+            }
             save_atomic({**self.record(run), "training": done}, run.folder.last)
 
     def save_last(self, run: Run) -> None:
@@ -165,9 +170,8 @@ class CheckpointHook(QuietHook):
         self.saved_s = time.perf_counter()
 
     def record(self, run: Run) -> dict[str, Any]:
-        metrics = run.history[-1] if run.history else {}
         size = run.choices["imgsz"]
-        return model_record(run.ema.model, run.spec, run.names, imgsz=(size[0], size[1]), metrics=metrics)
+        return model_record(run.ema.model, run.spec, run.names, imgsz=(size[0], size[1]), metrics=run.metrics)
 
 
 class PictureHook(QuietHook):

@@ -54,6 +54,7 @@ class Run:
     updates: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     last_losses: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best_fitness: float = -1.0
     best_epoch: int = -1

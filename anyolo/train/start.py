@@ -199,7 +199,7 @@ def _assemble(
         ),
         loader=loader, val_loader=val_loader, val_index=val_index,
     )  # fmt: skip
-    folder.write_args(args)
+    folder.write_args({**args, "explicit": sorted(explicit)})
     if resume is not None:
         restore(run, resume)
         report.line(f"going on with epoch {run.epoch + 1} of {run.epochs}, batch {run.index + 1} of {len(loader)}")

@@ -27,6 +27,7 @@ def capture(run: Run) -> dict[str, Any]:
         "scaler": run.scaler.state_dict(),
         "sums": {name: float(value) for name, value in run.sums.items()},
         "updates": run.updates,
+        "metrics": dict(run.metrics),
         "history": [dict(row) for row in run.history],
         "best_fitness": run.best_fitness,
         "best_epoch": run.best_epoch,
@@ -46,6 +47,7 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.scaler.load_state_dict(state["scaler"])
     run.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
     run.updates = state["updates"]
+    run.metrics = dict(state["metrics"])
     run.history = [dict(row) for row in state["history"]]
     run.best_fitness, run.best_epoch = state["best_fitness"], state["best_epoch"]
     run.elapsed_before_s = state["elapsed_s"]
