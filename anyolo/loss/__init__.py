@@ -1,0 +1,1 @@
+"""How wrong the raw maps of a head are."""

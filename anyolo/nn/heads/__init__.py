@@ -1,0 +1,1 @@
+"""Heads: features to raw maps, and raw maps to boxes."""

@@ -1,0 +1,59 @@
+"""YOLOv8: anchor-free, decoupled, box sides as distributions, task-aligned assignment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from anyolo.families.base import FamilySpec, Identity
+from anyolo.families.shapes import fits, head_row, measured
+from anyolo.loss.dfl import DFLCriterion
+
+
+def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identity | None:
+    """A plain distribution head (its second box convolution is not grouped), on rows that give these tensors.
+
+    The rows are the stored ones if they fit, else the family's own in the size that fits, else the stored or own
+    ones with channels and depth read off the tensors.
+    """
+    row = head_row(tensors, "dfl.conv.weight")
+    if row is None or not _is_plain(tensors, f"model.{row}."):
+        return None
+    nc = int(tensors[f"model.{row}.cv3.0.2.weight"].shape[0])
+    own = yaml.safe_load(SPEC.rows_text())
+    sizes = own["scales"]
+    if stored.get("backbone") and fits(stored, tensors, nc=nc):
+        size = str(stored.get("scale") or "")
+        known = size in sizes and list(stored.get("scales", {}).get(size, ())) == sizes[size]
+        return Identity(family=SPEC.name, size=size if known else "", nc=nc, rows={**stored, "nc": nc})
+    for size in sizes:
+        if fits(own, tensors, size=size, nc=nc):
+            return Identity(family=SPEC.name, size=size, nc=nc, rows={**own, "nc": nc, "scale": size})
+    for rows in (stored, own):
+        unusual = measured(rows, tensors, nc=nc) if rows.get("backbone") else None
+        if unusual and fits(unusual, tensors):
+            return Identity(family=SPEC.name, size="", nc=nc, rows=unusual)
+    return None
+
+
+def _is_plain(tensors: Mapping[str, Tensor], head: str) -> bool:
+    box = tensors.get(f"{head}cv2.0.1.conv.weight")
+    return (
+        box is not None
+        and box.shape[0] == box.shape[1]
+        and f"{head}cv3.0.2.weight" in tensors
+        and f"{head}cv3.0.0.conv.weight" in tensors
+    )
+
+
+SPEC = FamilySpec(
+    name="yolov8",
+    models={f"yolov8{size}": size for size in "nsmlx"},
+    rows_file="yolov8.yaml",
+    criterion=DFLCriterion,
+    identify=identify,
+    source="Jocher et al. 2023, Ultralytics YOLOv8 (no paper); facts of release 8.4.190",
+)

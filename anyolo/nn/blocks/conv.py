@@ -1,0 +1,103 @@
+"""Convolution, batch norm, activation: the brick of every family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from anyolo.errors import UnknownName
+from anyolo.nn.blocks.base import Block, Inputs
+from anyolo.nn.rows import Channels
+
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    "SiLU": nn.SiLU,
+    "ReLU": nn.ReLU,
+    "ReLU6": nn.ReLU6,
+    "LeakyReLU": nn.LeakyReLU,
+    "Hardswish": nn.Hardswish,
+    "Identity": nn.Identity,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """The activation a model file writes as ``SiLU``, ``nn.ReLU()`` or ``nn.LeakyReLU(0.1)``.
+
+    Raises:
+        UnknownName: none of the known activations.
+        ValueError: arguments that are not plain numbers.
+    """
+    found = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(([^()]*)\))?", name.strip())
+    if found is None or found[1] not in _ACTIVATIONS:
+        raise UnknownName("activation", name, _ACTIVATIONS)
+    numbers = [float(text.partition("=")[2] or text) for text in (found[2] or "").split(",") if text.strip()]
+    return _ACTIVATIONS[found[1]](*numbers)
+
+
+class Conv(Block):
+    """Convolution without bias, batch norm, activation; padding keeps the size at stride 1."""
+
+    width_tensor: ClassVar[str] = "conv.weight"
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        act: str = "SiLU",
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(c_out)
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution; eval mode only."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv, self.bn = fold(self.conv, self.bn), nn.Identity()
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: channels, kernel, stride, padding, groups, activation (true, false or its name)."""
+        c_out, kernel, stride, padding, groups, act = (*row.args, *_DEFAULTS[len(row.args) :])
+        name = {True: row.activation, None: row.activation, False: "Identity"}.get(act, act)
+        conv = cls(row.c_in, row.c_out, kernel, stride, padding=padding, groups=groups, act=name)
+        return conv, row.c_out
+
+
+_DEFAULTS = (None, 1, 1, None, 1, True)
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution with bias that does what ``norm(conv(x))`` does in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        # In float64 where the weights are on the host anyway would be exact; float32 costs 1e-7 relative.
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        old_bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
+        folded = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+        )
+        folded.weight.copy_(conv.weight * gain.view(-1, 1, 1, 1))
+        assert folded.bias is not None
+        folded.bias.copy_((old_bias - norm.running_mean) * gain + norm.bias)
+    return folded.requires_grad_(conv.weight.requires_grad).train(conv.training)

@@ -1,0 +1,31 @@
+"""What the last row of a model offers beyond a block."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anyolo.nn.blocks.base import Block
+from anyolo.structures import HeadOutput, Predictions
+
+
+class Head(Block):
+    """Features of every level, finest first, to raw maps; and raw maps to boxes in input pixels.
+
+    The builder measures the strides and calls ``set_strides`` once, which also sets the biases that depend on them.
+    """
+
+    nc: int
+    strides: tuple[int, ...]
+
+    def forward(self, features: list[Tensor]) -> HeadOutput:
+        raise NotImplementedError
+
+    def decode(self, output: HeadOutput) -> Predictions:
+        raise NotImplementedError
+
+    def set_strides(self, strides: tuple[int, ...]) -> None:
+        raise NotImplementedError
+
+    def fix_size(self, size_hw: tuple[int, int] | None) -> None:
+        """Decode for inputs of this size only, without computing the grid from the maps (for static graphs)."""
+        raise NotImplementedError

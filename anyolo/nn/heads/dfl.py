@@ -1,0 +1,105 @@
+"""The anchor-free, decoupled head whose box sides are distributions.
+
+Source: Li et al. 2020, arXiv:2006.04388, section 3.2 (distribution focal loss); topology facts of YOLOv8.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anyolo.nn.blocks.base import Inputs
+from anyolo.nn.blocks.conv import Conv
+from anyolo.nn.heads.base import Head
+from anyolo.nn.heads.points import CellCentres
+from anyolo.nn.rows import Channels
+from anyolo.structures import HeadOutput, Predictions
+
+BINS = 16
+"""Bins of one side's distribution; its expectation is a distance of 0..15 strides."""
+
+
+class DFLHead(Head):
+    """Per level 4 * BINS side logits (left, top, right, bottom; bins inside), then nc class logits.
+
+    ``dfl.conv.weight`` is 0..15, frozen, and counts as 16 parameters, as upstream counts it.
+    """
+
+    def __init__(self, channels: tuple[int, ...], nc: int, *, act: str = "SiLU") -> None:
+        super().__init__()
+        self.nc = nc
+        box, cls = max(16, channels[0] // 4, 4 * BINS), max(channels[0], min(nc, 100))
+        self.cv2 = nn.ModuleList(_branch(c, box, 4 * BINS, act) for c in channels)
+        self.cv3 = nn.ModuleList(_branch(c, cls, nc, act) for c in channels)
+        self.dfl = _Bins()
+        self.set_strides(tuple(8 * 2**level for level in range(len(channels))))
+
+    def forward(self, features: list[Tensor]) -> HeadOutput:
+        return HeadOutput(
+            tuple(torch.cat((box(x), cls(x)), 1) for box, cls, x in zip(self.cv2, self.cv3, features, strict=True))
+        )
+
+    def decode(self, output: HeadOutput) -> Predictions:
+        sides, classes = self.flatten(output.levels)
+        return Predictions(
+            self.boxes(sides.float(), self.centres(output.levels)).transpose(1, 2),
+            classes.float().sigmoid().transpose(1, 2),
+        )
+
+    def flatten(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """All levels in one: side logits (B, 4 * BINS, A) and class logits (B, K, A)."""
+        flat = torch.cat([x.flatten(2) for x in levels], 2)
+        sides, classes = flat.split((4 * BINS, self.nc), 1)
+        return sides, classes
+
+    def boxes(self, sides: Tensor, centres: Tensor) -> Tensor:
+        """Side logits (B, 4 * BINS, A) to boxes (B, 4, A), xyxy in input pixels."""
+        distances = self.dfl(sides.unflatten(1, (4, BINS)))
+        low, high = distances.split((2, 2), 1)
+        points, stride = centres.split((2, 1))
+        return torch.cat((points - low * stride, points + high * stride), 1)
+
+    def set_strides(self, strides: tuple[int, ...]) -> None:
+        """Take the strides and set the last biases: sides start near 2 strides, classes rare.
+
+        Source: Ultralytics 8.4 (about 5 objects per 640 px picture).
+        """
+        self.strides = strides
+        self.centres = CellCentres(strides)
+        with torch.no_grad():
+            for box, cls, stride in zip(self.cv2, self.cv3, strides, strict=True):
+                cast(Tensor, cast(nn.Sequential, box)[-1].bias).fill_(2.0)
+                cast(Tensor, cast(nn.Sequential, cls)[-1].bias).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+
+    def fix_size(self, size_hw: tuple[int, int] | None) -> None:
+        self.centres.fix_size(size_hw)
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: the number of classes."""
+        if row.args[:1] != (row.nc,):
+            raise ValueError(f"its first argument is nc, {row.nc}, got {list(row.args)}")
+        channels = tuple(c for c in row.channels if isinstance(c, int))
+        return cls(channels, row.nc, act=row.activation), ()
+
+
+def _branch(c_in: int, hidden: int, c_out: int, act: str) -> nn.Sequential:
+    return nn.Sequential(
+        Conv(c_in, hidden, 3, act=act), Conv(hidden, hidden, 3, act=act), nn.Conv2d(hidden, c_out, 1)
+    )
+
+
+class _Bins(nn.Module):
+    """Expectation of a distribution over the bins: (B, 4, BINS, A) logits to (B, 4, A) strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(BINS, 1, 1, bias=False).requires_grad_(False)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.arange(BINS, dtype=torch.float32).view(1, BINS, 1, 1))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return (logits.softmax(2) * self.conv.weight.to(logits.dtype).view(1, 1, -1, 1)).sum(2)

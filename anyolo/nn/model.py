@@ -1,0 +1,149 @@
+"""The network built from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from anyolo.errors import ModelError, UnknownName
+from anyolo.nn.blocks import BLOCKS
+from anyolo.nn.blocks.base import Inputs
+from anyolo.nn.heads.base import Head
+from anyolo.nn.rows import IMAGE, Channels, Plan, Row, parse
+from anyolo.structures import HeadOutput, Predictions
+
+PROBE = 64
+"""Side of the blank picture with which strides are measured; coarse enough for stride 64."""
+
+
+class Detector(nn.Module):
+    """Rows in sequence, the last one a head. Tensor names are ``model.<row>.<...>``, as upstream's.
+
+    Attributes:
+        nc: number of classes.
+        strides: pixels per cell of every level, finest first.
+        rows: plain mapping from which ``build`` makes this model again, size and nc included.
+        size: which of the mapping's scales, or "".
+    """
+
+    def __init__(self, blocks: list[nn.Module], plan: Plan) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(blocks)
+        self.nc = plan.nc
+        self.rows: dict[str, Any] = plan.mapping
+        self.size = plan.size
+        self._reads = tuple((row.sources, row.many) for row in plan.rows)
+        self._kept = plan.kept()
+
+    @property
+    def head(self) -> Head:
+        return cast(Head, self.model[-1])
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.head.strides
+
+    def forward(self, images: Tensor) -> HeadOutput:
+        """(B, C, H, W) float as the family's Preprocess gives it, sides multiples of the largest stride."""
+        return cast(HeadOutput, self.head(self._features(images)))
+
+    def decode(self, output: HeadOutput) -> Predictions:
+        """Boxes in input pixels."""
+        return self.head.decode(output)
+
+    def predict(self, images: Tensor) -> Predictions:
+        return self.decode(self(images))
+
+    def fix_size(self, size_hw: tuple[int, int] | None) -> None:
+        """Decode inputs of this size only, so that a traced graph holds its grid as constants; None undoes it."""
+        self.head.fix_size(size_hw)
+
+    def _features(self, images: Tensor) -> Any:
+        """What the head reads."""
+        previous: Any = images
+        kept: dict[int, Any] = {}
+        *blocks, _ = self.model
+        for index, block in enumerate(blocks):
+            previous = block(self._inputs(index, previous, kept))
+            if index in self._kept:
+                kept[index] = previous
+        return self._inputs(len(blocks), previous, kept)
+
+    def _inputs(self, index: int, previous: Any, kept: dict[int, Any]) -> Any:
+        sources, many = self._reads[index]
+        found = [previous if source == index - 1 else kept[source] for source in sources]
+        return found if many else found[0]
+
+
+def build(
+    rows: Mapping[str, Any],
+    *,
+    size: str = "",
+    nc: int | None = None,
+    batch_norm: tuple[float, float] = (1e-3, 0.03),
+    where: str = "model",
+) -> Detector:
+    """Make the network of a model mapping, weights at random, biases of the head initialised.
+
+    Args:
+        rows: as ``nn.rows.parse`` takes it.
+        size, nc: instead of the mapping's own.
+        batch_norm: eps and momentum of every batch norm.
+        where: what error messages call the mapping.
+
+    Raises:
+        ModelError: a row that cannot be built; names ``where``, the row and, for an unknown module, near names.
+    """
+    plan = parse(rows, size=size, nc=nc, where=where)
+    channels: list[Channels] = []
+    blocks: list[nn.Module] = []
+    for row in plan.rows:
+        block, out = _block(plan, row, channels)
+        blocks.append(block)
+        channels.append(out)
+    if not isinstance(blocks[-1], Head):
+        raise plan.error(plan.rows[-1], "the last row must be a detection head")
+    model = Detector(blocks, plan)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = batch_norm
+    model.head.set_strides(_measure(model, plan))
+    return model
+
+
+def _block(plan: Plan, row: Row, channels: list[Channels]) -> tuple[nn.Module, Channels]:
+    try:
+        kind = BLOCKS.get(row.block)
+    except UnknownName as unknown:
+        raise plan.error(row, unknown.message, unknown.hint) from None
+    inputs = Inputs(
+        channels=tuple(plan.channels if s == IMAGE else channels[s] for s in row.sources),
+        args=row.args,
+        repeats=row.repeats,
+        scale=plan.scale,
+        nc=plan.nc,
+        activation=plan.activation,
+    )
+    try:
+        if row.repeats == 1 or kind.repeats_inside:
+            return kind.from_row(inputs)
+        copies = [kind.from_row(inputs) for _ in range(row.repeats)]
+        return nn.Sequential(*(block for block, _ in copies)), copies[0][1]
+    except (TypeError, ValueError, IndexError) as problem:
+        raise plan.error(row, f"cannot be built from {list(row.args)}: {problem}") from problem
+
+
+def _measure(model: Detector, plan: Plan) -> tuple[int, ...]:
+    """Strides of the levels, from the sizes of the maps of a blank picture."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        try:
+            features = model._features(torch.zeros(1, plan.channels, PROBE, PROBE))
+        except (RuntimeError, KeyError) as problem:
+            raise ModelError(f"the rows do not fit together: {problem}", where=plan.where) from problem
+    model.train(was_training)
+    return tuple(PROBE // x.shape[-1] for x in features)
