@@ -67,14 +67,15 @@ def graph_nms(
     conf: float,
     iou: float,
     max_det: int,
-    max_candidates: int,
+    max_candidates: int | Tensor,
     agnostic: bool = False,
 ) -> Tensor:
     """(B, A, 4) and (B, A, K) to (B, max_det, 6): x1 y1 x2 y2 score class, best first, zero rows as padding.
 
     Every box takes part with its best class, if that scores above ``conf``; the ``max_candidates`` best enter
-    the suppression (memory grows with the square). Shapes are static, and ``torch.jit.trace`` and the
-    TorchScript based ONNX exporter keep the loop as a loop, so the graph stays exact for every input.
+    the suppression (memory grows with the square; a scalar tensor lets the graph itself say how many). Shapes
+    are static otherwise, and ``torch.jit.trace`` and the TorchScript based ONNX exporter keep the loop as a
+    loop, so the graph stays exact for every input.
     """
     best = scores.float().amax(-1)
     ranked, order = _sort_best_first(torch.where(best > conf, best, torch.zeros_like(best)))
@@ -126,7 +127,7 @@ def _overlap_pairs(boxes: Tensor, iou: float) -> Tensor:
 
 
 def _to_fixed_point(suppresses: Tensor, valid: Tensor) -> Tensor:
-    """``suppresses`` (B, N, N), strictly upper triangular, and ``valid`` (B, N), of 0 and 1, to kept (B, N)."""
+    """``suppresses`` (B, N, N), strictly upper triangular, and ``valid`` (B, N), 0 or 1, to kept (B, N)."""
     kept = valid
     changed = True
     while changed:
