@@ -1,0 +1,126 @@
+"""Pictures and boxes of one split as network inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyolo.config.schema import AugmentConfig
+from anyolo.data.augment.geometry import Labels
+from anyolo.data.index import AnnotationIndex
+from anyolo.data.samples import Sample, SampleMaker, Task
+from anyolo.data.store import PictureStore
+from anyolo.errors import ConfigError
+from anyolo.ops.image import Pixels
+from anyolo.structures import ImageRecord, Preprocess
+from anyolo.types import SizeHW
+
+_POOL_BYTES = 128 << 20
+"""Decoded pictures that mosaics choose partners from. A constant: partners must be the same on every machine."""
+
+
+class DetectionDataset:
+    """``augment`` None: pictures only fitted, for evaluation. ``batch`` matters for ``rect`` and the pool.
+
+    ``rect`` sorts pictures by aspect and gives each batch the smallest input that holds it; no mosaic then.
+    ``mosaic_until_epoch``: from that epoch on no mosaic and no mixup (None: always as configured).
+    ``bad_files``: pictures that failed to decode, with the reason; each once, also if met in every epoch.
+    """
+
+    def __init__(
+        self,
+        index: AnnotationIndex,
+        preprocess: Preprocess,
+        *,
+        imgsz: int | SizeHW,
+        augment: AugmentConfig | None,
+        rect: bool = False,
+        batch: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self.index = index
+        self.preprocess = preprocess
+        self.batch = batch
+        self.rect = rect
+        self.mosaic_until_epoch: int | None = None
+        self.bad_files: dict[str, str] = {}
+        size_hw = check_size(imgsz, preprocess.stride)
+        numbers = np.arange(len(index))
+        sizes: list[SizeHW] = [size_hw]
+        if rect:
+            numbers = np.argsort([h / w for h, w in (item.size_hw for item in index.items)], kind="stable")
+            aspects = [index.items[k].size_hw[0] / index.items[k].size_hw[1] for k in numbers]
+            sizes = _rect_sizes(aspects, batch, max(size_hw), preprocess.stride)
+        self.numbers: NDArray[np.int64] = numbers
+        self.pool_size = max(32, min(8 * batch, _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)))
+        mixes = augment is not None and not rect and bool(augment.mosaic or augment.mixup)
+        self.maker = SampleMaker(
+            items=[index.items[k] for k in numbers],
+            sizes_hw=sizes,
+            channels=preprocess.channels,
+            fit=preprocess.fit,
+            pad_value=preprocess.pad_value,
+            augment=augment,
+            seed=seed,
+            longest=max(size_hw) if rect and preprocess.fit != "stretch" else None,
+            store=PictureStore(recent=self.pool_size + 4 * batch if mixes else 0),
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def is_training(self) -> bool:
+        return self.maker.augment is not None
+
+    def sample(
+        self, epoch: int, position: int, pool: NDArray[np.int64] | None = None
+    ) -> tuple[Pixels, Labels, ImageRecord]:
+        """(3, H, W) uint8, (n, 5) ``class, x1, y1, x2, y2`` in its pixels, and where it came from.
+
+        ``pool``: positions that mosaic and mixup may draw from; all if not given.
+        """
+        made = self.maker.make(self.task(epoch, position, pool))
+        return made.image, made.labels, self.record(position, made)
+
+    def task(self, epoch: int, position: int, pool: NDArray[np.int64] | None = None) -> Task:
+        until = self.mosaic_until_epoch
+        mix = not self.rect and (until is None or epoch < until)
+        return Task(epoch, position, np.arange(len(self)) if pool is None else pool, mix)
+
+    def record(self, position: int, made: Sample) -> ImageRecord:
+        for path, reason in made.bad:
+            self.bad_files.setdefault(path, reason)
+        item = self.maker.items[position]
+        return ImageRecord(item.path, item.size_hw, made.placement, int(self.numbers[position]))
+
+
+def check_size(imgsz: int | SizeHW, stride: int) -> SizeHW:
+    """``imgsz`` as (height, width). ConfigError names the nearest sizes when a side is not a stride multiple."""
+    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
+    for side in size_hw:
+        if side < stride or side % stride:
+            below, above = max(stride, side // stride * stride), (side // stride + 1) * stride
+            near = f"{below} or {above}" if below < above else f"{above}"
+            raise ConfigError(
+                f"{side} is not a multiple of the model's stride {stride}", where="imgsz", hint=f"Use {near}."
+            )
+    return size_hw
+
+
+def _rect_sizes(aspects: list[float], batch: int, longest: int, stride: int) -> list[SizeHW]:
+    """One input size a batch of pictures sorted by aspect (height / width), half a stride of room added.
+
+    Source: the field's rectangular validation (Ultralytics 8.4, YOLOv5 v7: pad 0.5).
+    """
+    sizes: list[SizeHW] = []
+    for start in range(0, len(aspects), batch):
+        own = aspects[start : start + batch]
+        height, width = 1.0, 1.0
+        if max(own) < 1:
+            height = max(own)
+        elif min(own) > 1:
+            width = 1 / min(own)
+        rows, columns = (int(np.ceil(side * longest / stride + 0.5)) * stride for side in (height, width))
+        sizes += [(rows, columns)] * len(own)
+    return sizes
