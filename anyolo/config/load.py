@@ -1,7 +1,7 @@
 """From what somebody typed to a checked verb: ``load``; and back to a flat mapping: ``dump``.
 
-Keys are flat (``lr0=0.01``), whatever room they live in. Values may be Python values or words of the command line.
-Later wins: defaults, then ``layers`` in order, then the file named by ``hyp=``, then the values themselves.
+Keys are flat (``lr0=0.01``), whatever room they live in. Values may be Python values or words of the command
+line. Later wins: defaults, then ``layers`` in order, the file named by ``hyp=``, the values themselves.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from anyolo.config.settings import ALIASES, Setting, rooms_of, settings_of
-from anyolo.errors import ConfigError, UnknownName
+from anyolo.config.settings import HYP, Setting, canonical, rooms_of, settings_of, unknown
+from anyolo.errors import ConfigError
 from anyolo.types import JSONValue, PathLike
 
 C = TypeVar("C")
 
-HYP = "hyp"
 _TRUE, _FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
 
 
@@ -43,24 +42,24 @@ class Loaded(Generic[C]):
     config: C
     explicit: frozenset[str] = frozenset()
 
-    def beneath(self, *layers: Layer) -> Loaded[C]:
-        """The same with ``layers`` under what the user set: a family's recipe, once the family is known."""
-        chosen = {key: value for key, value in dump(self.config).items() if key in self.explicit}
-        return load(type(self.config), chosen, layers=layers)
 
-
-def load(schema: type[C], values: Mapping[str, Any], *, layers: Sequence[Layer] = ()) -> Loaded[C]:
+def load(
+    schema: type[C],
+    values: Mapping[str, Any],
+    *,
+    layers: Sequence[Layer | tuple[str, Mapping[str, Any]]] = (),
+) -> Loaded[C]:
     """Fill ``schema`` (a verb of ``config.schema``) from flat ``values``.
 
-    Raises UnknownName for a key nobody knows, with a suggestion, and ConfigError for a value of the wrong type or
-    out of bounds, with what is allowed; ``where`` is the layer's origin, for a ``hyp`` file its line.
+    Raises UnknownName for a key nobody knows, with a suggestion, and ConfigError for a value of the wrong
+    type or out of bounds, with what is allowed; ``where`` is the layer's origin, for a ``hyp`` file its line.
     """
     own = _canonical(values)
     given = [Layer("", own)]
     if file := own.pop(HYP, None):
         given.insert(0, Layer(str(file), _canonical(read_settings(file))))
     chosen: dict[str, Any] = {}
-    for layer in [*layers, *given]:
+    for layer in [*(Layer(*layer) for layer in layers), *given]:
         chosen.update(_check(schema, layer))
     return Loaded(_build(schema, chosen), frozenset(key for layer in given for key in layer.values))
 
@@ -76,7 +75,7 @@ def dump(config: Any) -> dict[str, JSONValue]:
 
 
 def read_settings(path: PathLike) -> dict[str, Any]:
-    """A YAML file of ``key: value`` lines (``hyp.yaml``, ``args.yaml``); ConfigError names the file and line."""
+    """A YAML file of ``key: value`` lines (hyp.yaml, args.yaml); ConfigError names the file and line."""
     import yaml
 
     try:
@@ -105,11 +104,10 @@ def write_settings(config: Any, path: PathLike) -> None:
 
 
 def _canonical(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys in the spelling of the schema: ``batch-size`` and ``batch_size`` are ``batch``."""
+    """The same under the schema's own keys."""
     own: dict[str, Any] = {}
     for written, value in values.items():
-        key = written.replace("-", "_")
-        key = ALIASES.get(key, key)
+        key = canonical(written)
         if key in own and own[key] != value:
             raise ConfigError(
                 f"{key} is given twice, as {own[key]!r} and as {value!r}", hint="Keep one of them."
@@ -126,7 +124,7 @@ def _check(schema: type, layer: Layer) -> dict[str, Any]:
         if key in known:
             checked[key] = _value(known[key][0], value, layer.origin)
         elif not layer.tolerant:
-            raise UnknownName("setting", key, [*known, *ALIASES, HYP], where=_where(layer.origin, key))
+            raise unknown(key, schema, where=_where(layer.origin, key))
     return checked
 
 
@@ -210,9 +208,6 @@ def _build(schema: type[C], chosen: Mapping[str, Any]) -> C:
     rooms = {}
     for name, room in rooms_of(schema).items():
         rooms[name] = room(**{f.name: chosen[f.name] for f in fields(room) if f.name in chosen})
-    plain = {
-        key: chosen[key]
-        for key, places in settings_of(schema).items()
-        if key in chosen and any(not p.room for p in places)
-    }
+    known = settings_of(schema)
+    plain = {key: value for key, value in chosen.items() if any(not place.room for place in known[key])}
     return schema(**rooms, **plain)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from anyolo.errors import UnknownName
+
+# A file of settings beneath the typed ones: every verb takes it, no room holds it.
+HYP = "hyp"
 # Words of YOLOv5, YOLOv7 and Ultralytics users for settings that carry another name here.
 ALIASES = {
     "weights": "model",
@@ -26,7 +29,7 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a verb. ``room`` is the field of the verb that holds it, empty for a plain field of the verb."""
+    """One key of a verb. ``room`` is the verb's field that holds it, empty for a field of the verb itself."""
 
     key: str
     room: str
@@ -48,19 +51,28 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What may be written, in words: ``a whole number, at least 1``."""
-        words = [_describe(member) for member in self.members if member is not NoneType]
+        words = [word for member in self.members for word in _words(member)]
         bounds = [text for item in get_args(self.annotation)[1:] for text in _bounds(item)]
-        text = " or ".join(words) + (", " + " and ".join(bounds) if bounds else "")
-        return f"{text}, or None" if NoneType in self.members else text
+        return ", ".join([" or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words), *bounds])
 
 
-@cache
-def settings_of(schema: type) -> dict[str, tuple[Setting, ...]]:
+def settings_of(schema: type[Any]) -> dict[str, tuple[Setting, ...]]:
     """Every key of a verb's dataclass, in order; a key that several rooms share has several entries."""
     found: dict[str, tuple[Setting, ...]] = {}
     for setting in _walk(schema):
         found[setting.key] = (*found.get(setting.key, ()), setting)
     return found
+
+
+def canonical(key: str) -> str:
+    """The schema's spelling of a key: ``batch-size`` and ``batch_size`` are ``batch``."""
+    plain = key.replace("-", "_")
+    return ALIASES.get(plain, plain)
+
+
+def unknown(key: str, schema: type, *, where: str = "") -> UnknownName:
+    """The error for a key that ``schema`` does not have, with what was probably meant."""
+    return UnknownName("setting", key, [*settings_of(schema), *ALIASES, HYP], where=where)
 
 
 def rooms_of(schema: type) -> dict[str, type]:
@@ -89,18 +101,27 @@ def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _describe(member: Any) -> str:
-    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+def _words(member: Any) -> list[str]:
+    """What one alternative of a type is called."""
+    plain = {
+        bool: ["True", "False"],
+        int: ["a whole number"],
+        float: ["a number"],
+        str: ["text"],
+        NoneType: ["None"],
+    }
     if member in plain:
         return plain[member]
     if get_origin(member) is Literal:
-        return " or ".join(str(choice) for choice in get_args(member))
+        return [str(choice) for choice in get_args(member)]
     parts = get_args(member)  # of a tuple
-    return "a list 0,1,2" if Ellipsis in parts else ",".join(["number"] * len(parts))
+    return ["a list 0,1,2"] if Ellipsis in parts else [",".join(["number"] * len(parts))]
 
 
 def _bounds(item: Any) -> Iterator[str]:
-    if isinstance(item, Interval):
+    if isinstance(item, Interval) and item.ge is not None and item.le is not None:
+        yield f"from {item.ge} to {item.le}"
+    elif isinstance(item, Interval):
         for part in item:
             yield from _bounds(part)
     elif isinstance(item, Gt):

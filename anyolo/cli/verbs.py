@@ -1,0 +1,16 @@
+"""The verbs and the settings of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyolo.config.schema import DemoVerb, ExportVerb, InfoVerb, PredictVerb, TrainVerb, ValVerb
+
+VERBS: dict[str, type[Any]] = {
+    "demo": DemoVerb,
+    "train": TrainVerb,
+    "val": ValVerb,
+    "predict": PredictVerb,
+    "export": ExportVerb,
+    "info": InfoVerb,
+}
