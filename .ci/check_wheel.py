@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def faults(wheel: Path, package: Path) -> list[str]:
-    """What is missing from ``wheel`` or does not belong in it, compared with the checkout's ``package`` folder."""
+    """What ``wheel`` lacks or holds too much of, compared with the checkout's ``package`` folder."""
     packed = set(zipfile.ZipFile(wheel).namelist())
     own = {
         path.relative_to(package.parent).as_posix()
@@ -19,7 +19,9 @@ def faults(wheel: Path, package: Path) -> list[str]:
     missing = [f"missing: {name}" for name in sorted(own - packed)]
     strange = [f"does not belong: {name}" for name in sorted(packed - own - metadata)]
     licences = [
-        f"missing: {word}" for word in ("LICENSE", "NOTICE") if not any(n.endswith(f"/{word}") for n in metadata)
+        f"missing: {word}"
+        for word in ("LICENSE", "NOTICE")
+        if not any(n.endswith(f"/{word}") for n in metadata)
     ]
     typed = [] if "anyolo/py.typed" in packed else ["missing: anyolo/py.typed"]
     return missing + strange + licences + typed

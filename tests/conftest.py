@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# Read by torch when it is first imported, here and in the processes that tests start: two threads on every machine,
-# so that sums of floats add up in the same order.
+# Read by torch when it is first imported, here and in the processes that tests start: two threads on every
+# machine, so that sums of floats add up in the same order.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 # The first example of a property often pays for an import or a compilation: no deadline.

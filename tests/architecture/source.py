@@ -1,4 +1,4 @@
-"""The package as text: what each module is called, imports and contains. Nothing of anyolo is imported here."""
+"""The package as text: what each module is called, imports and contains. Nothing of it is imported here."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def by_name() -> dict[str, Module]:
 
 
 def imported_module(target: str) -> str | None:
-    """The module of ours that an import of ``target`` reads: ``a.b.c`` itself, or ``a.b`` when c is a name in it."""
+    """The module of ours that an import of ``a.b.c`` reads: itself, or ``a.b`` when c is a name in it."""
     if target in by_name():
         return target
     parent = target.rpartition(".")[0]

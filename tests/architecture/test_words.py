@@ -52,6 +52,6 @@ def test_occupants_are_named_only_inside_their_door(door):
         for module in modules()
         if not module.name.startswith(door) and not module.within(*USER_WORDS)
         for line, text in module.strings()
-        if text.lower() in names
+        if text in names
     ]
     assert not faults, report(faults)

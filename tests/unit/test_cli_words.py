@@ -57,8 +57,8 @@ def test_a_line_is_read(line, verb, values):
 
 def test_a_line_of_an_ultralytics_user_is_read_and_all_its_settings_exist():
     line = (
-        "task=detect mode=train val=True data=d.yaml model=yolov8n.pt epochs=1 workers=0 imgsz=640 seed=1 device=dml"
-        " amp=False verbose=True"
+        "task=detect mode=train val=True data=d.yaml model=yolov8n.pt epochs=1 workers=0 imgsz=640 seed=1"
+        " device=dml amp=False verbose=True"
     )
     request = parse(line.split())
     config = load(VERBS[request.verb], request.values).config
