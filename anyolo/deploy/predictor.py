@@ -14,9 +14,8 @@ from anyolo import console
 from anyolo.config.schema import PredictConfig
 from anyolo.deploy.results import Boxes, Results
 from anyolo.deploy.sources import Frame, Source
-from anyolo.errors import ConfigError
 from anyolo.ops.image import fit_image, to_network
-from anyolo.ops.letterbox import Placement, place, rect_shape
+from anyolo.ops.letterbox import Placement, input_size, place, rect_shape
 from anyolo.postprocess import postprocess, to_picture
 from anyolo.structures import Detections, ImageRecord, Predictions, Preprocess
 from anyolo.types import SizeHW
@@ -45,25 +44,27 @@ class Predictor:
         self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         self.config = config
         self.is_rect = config.rect and input_hw is None and preprocess.fit != "stretch"
-        self.input_hw = input_hw or check_size(config.imgsz, preprocess.stride)
+        self.problems: list[str] = []
+        self.input_hw = input_hw or input_size(config.imgsz, preprocess.stride)
 
     def __call__(self, source: Any) -> list[Results]:
         """All results at once; ``stream`` gives them one by one and keeps no picture in memory."""
         return list(self.stream(source))
 
     def stream(self, source: Any) -> Iterator[Results]:
-        """Results in the order of the source. Files that cannot be read are skipped, counted and named.
+        """Results in the order of the source. Files that cannot be read are skipped and named in ``problems``.
 
         Raises DataError where the source holds no picture at all.
         """
         # a stretched picture has no longest side to stay above, so it is decoded in full
         at_least = None if self.preprocess.fit == "stretch" else max(self.input_hw)
         frames = Source(source, vid_stride=self.config.vid_stride, at_least=at_least)
+        self.problems = frames.problems
         for group in self._groups(frames):
             yield from self._results(group)
-        if frames.problems:
-            shown = "; ".join(frames.problems[:5]) + (" ..." if len(frames.problems) > 5 else "")
-            console.current().warn(f"{len(frames.problems)} could not be read and were skipped: {shown}")
+        if self.problems:
+            shown = "; ".join(self.problems[:5]) + (" ..." if len(self.problems) > 5 else "")
+            console.current().warn(f"{len(self.problems)} could not be read and were skipped: {shown}")
 
     def placement(self, size_hw: SizeHW) -> Placement:
         """Where a picture of ``size_hw`` lies in its network input."""
@@ -128,17 +129,3 @@ class Predictor:
         return Results(
             pixels, frame.path, self.names, boxes, speed=speed, video=frame.video, number=frame.number
         )
-
-
-def check_size(imgsz: int | tuple[int, int], stride: int) -> SizeHW:
-    """``imgsz`` as (height, width); ConfigError where a side is no positive multiple of ``stride``."""
-    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-    if any(side < stride or side % stride for side in size_hw):
-        near = tuple(max(stride, round(side / stride) * stride) for side in size_hw)
-        said = str(near[0]) if near[0] == near[1] else f"{near[0]},{near[1]}"
-        raise ConfigError(
-            f"imgsz={imgsz} is not a multiple of the model's stride {stride}",
-            where="imgsz",
-            hint=f"The nearest size that fits is imgsz={said}.",
-        )
-    return size_hw

@@ -257,6 +257,18 @@ class Results:
             for box, score, c in zip(boxes, self.boxes.conf.tolist(), self.boxes.cls.tolist(), strict=True)
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The picture and its boxes as ``anyolo predict --json`` gives them."""
+        height, width = self.orig_shape
+        boxes = [
+            {"xyxy": box, "conf": score, "cls": int(c), "name": self.names[int(c)]}
+            for box, score, c in zip(
+                self.boxes.xyxy.tolist(), self.boxes.conf.tolist(), self.boxes.cls.tolist(), strict=True
+            )
+        ]
+        place = {"frame": self.number} if self.video else {}
+        return {"path": self.path, **place, "width": width, "height": height, "boxes": boxes}
+
     def _flat_summary(self, normalize: bool, decimals: int) -> list[dict[str, Any]]:
         return [
             {**{k: v for k, v in row.items() if k != "box"}, **row["box"]}

@@ -25,9 +25,6 @@ from anyolo.errors import DataError
 from anyolo.ops.image import Pixels, read_image
 from anyolo.types import SizeHW
 
-PICTURE_SUFFIXES = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-)
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )

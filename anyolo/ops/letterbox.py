@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anyolo.errors import ConfigError
 from anyolo.types import SizeHW
 
 
@@ -63,3 +64,20 @@ def rect_shape(size_hw: SizeHW, longest: int, stride: int) -> SizeHW:
     gain = longest / max(size_hw)
     height, width = (max(stride, -(-round(side * gain) // stride) * stride) for side in size_hw)
     return height, width
+
+
+def input_size(imgsz: int | tuple[int, int], stride: int) -> SizeHW:
+    """``imgsz`` as (height, width).
+
+    Raises:
+        ConfigError: a side is not a positive multiple of ``stride``; the hint names the nearest size that is.
+    """
+    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    if all(side >= stride and side % stride == 0 for side in size_hw):
+        return size_hw
+    height, width = (max(stride, round(side / stride) * stride) for side in size_hw)
+    raise ConfigError(
+        f"{imgsz} is not a multiple of the model's stride {stride}",
+        where="imgsz",
+        hint=f"The nearest size that fits is imgsz={height if height == width else f'{height},{width}'}.",
+    )
