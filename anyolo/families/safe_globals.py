@@ -1,8 +1,8 @@
 """What a pickle may name, and what becomes of it. No name from a file is ever imported or called.
 
-A name in ``CONSTRUCTORS`` stands for one of our own small functions; every other class becomes an inert ``Stub``
-when it is instantiated, and calling any other name is refused. Names of the standard library are refused already
-when they are mentioned, unless they are one of the few containers and records that weights files hold.
+A name in ``CONSTRUCTORS`` stands for one of our own small functions; every other class becomes an inert stub
+when it is instantiated, and calling any other name is refused. Names of the standard library are refused when
+they are only mentioned, unless they are one of the few containers that weights files hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import itertools
 import pickletools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -51,10 +52,12 @@ class Stub:
         self.entries: dict[Any, Any] | list[Any] | None = None
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """What would have been its ``__dict__`` (and slots); empty where the state is something else."""
-        parts = self.state if isinstance(self.state, tuple) else (self.state,)
-        return {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+    def attributes(self) -> Mapping[str, Any]:
+        """What would have been its ``__dict__`` (and slots: a pair of dicts); empty for any other state."""
+        if isinstance(self.state, dict):
+            return self.state
+        parts = self.state if isinstance(self.state, tuple) and len(self.state) == 2 else ()
+        return ChainMap(*(part for part in parts if isinstance(part, dict)))
 
 
 def resolve(module: str, name: str) -> Global:
@@ -82,7 +85,7 @@ def shown(name: object) -> str:
 
 
 def mentioned_globals(data: bytes) -> list[str]:
-    """``module name`` of what a pickle in any protocol mentions, as far as it can be followed; for messages only."""
+    """``module name`` of what a pickle in any protocol mentions, as far as it can be followed."""
     found: list[str] = []
     words: list[str] = []
     try:
@@ -100,9 +103,9 @@ def mentioned_globals(data: bytes) -> list[str]:
 
 def check_key(key: Any) -> None:
     """Keys are scalars or flat tuples of them: hashing anything else could be made to take for ever."""
-    if type(key) is not str and not isinstance(key, SCALARS):
-        if type(key) is not tuple or len(key) > 64 or not all(isinstance(part, SCALARS) for part in key):
-            raise CheckpointError(f"a {type(key).__name__} is used as a dictionary key")
+    parts = key if type(key) is tuple and len(key) <= 64 else (key,)
+    if not all(isinstance(part, SCALARS) for part in parts):
+        raise CheckpointError(f"a {type(key).__name__} is used as a dictionary key")
 
 
 def _make_dict(args: tuple[Any, ...], budget: Budget) -> dict[Any, Any]:
@@ -188,7 +191,7 @@ def read_dtype(stub: Any) -> np.dtype[Any]:
         raise CheckpointError(f"a numpy array of {shown(text)}")
     order = stub.state[1] if isinstance(stub.state, tuple) and len(stub.state) > 1 else "="
     dtype = np.dtype(text)
-    return dtype.newbyteorder(order) if order in ("<", ">") else dtype
+    return dtype.newbyteorder(">" if order == ">" else "<") if order in ("<", ">") else dtype
 
 
 def read_array(stub: Stub) -> NDArray[Any]:
@@ -203,7 +206,18 @@ def _raw(data: Any) -> bytes:
 
 SCALARS = (str, int, float, bool, bytes, complex, type(None), Global)
 OLD_LIBRARY = frozenset(
-    "__builtin__ copy_reg cPickle cStringIO commands exceptions httplib os2 popen2 Queue thread urllib2 xmlrpclib".split()
+    (
+        "__builtin__",
+        "copy_reg",
+        "cPickle",
+        "cStringIO",
+        "commands",
+        "httplib",
+        "os2",
+        "popen2",
+        "thread",
+        "urllib2",
+    )
 )
 # Names of the standard library that may be mentioned; most are only ever the class of a stub.
 PLAIN_NAMES = frozenset(

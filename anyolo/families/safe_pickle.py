@@ -1,8 +1,8 @@
-"""A pickle machine of our own: it builds containers, numbers, text, tensors and stubs, and can do nothing else.
+"""A pickle machine of our own: it builds containers, numbers, text, tensors and stubs, and nothing else.
 
-It knows no import, no attribute access and no call except our own constructors (``safe_globals``); memory, time
-and nesting are bounded whatever the stream says. Nothing here is recursive. Opcodes are those that pickle protocols
-2 to 5 write; the text opcodes of protocols 0 and 1 are in no weights file and are refused.
+It knows no import, no attribute access and no call except our own constructors (``safe_globals``). Memory,
+time and nesting are bounded whatever the stream says, and nothing is recursive. Opcodes are those that pickle
+protocols 2 to 5 write; the text opcodes of protocols 0 and 1 are in no weights file and are refused.
 
 Source: Python's ``pickletools`` documentation of the opcodes.
 """
@@ -30,7 +30,7 @@ from anyolo.families.safe_globals import (
 )
 from anyolo.families.safe_tensors import Budget
 
-MAX_OPERATIONS = 1_000_000  # about a second and 0.4 GB at worst; the largest known training file needs a third
+MAX_OPERATIONS = 1_000_000  # about a second and 0.4 GB at worst; large training files need a third of it
 MAX_NESTING = 256
 
 Operation: TypeAlias = Callable[["Machine"], None]
@@ -50,7 +50,7 @@ class Machine:
     """
 
     def __init__(
-        self, data: bytes, *, budget: Budget, load_storage: Callable[[Any], Any] | None = None, position: int = 0
+        self, data: bytes, budget: Budget, load_storage: Callable[[Any], Any] | None = None, position: int = 0
     ) -> None:
         self.data = data
         self.position = position
@@ -62,7 +62,7 @@ class Machine:
         self.names: dict[tuple[str, str], Global] = {}
 
     def run(self) -> Any:
-        """The object of the pickle. UntrustedFile for a name that is not wanted, CheckpointError for damage."""
+        """The object of the pickle; UntrustedFile for an unwanted name, CheckpointError for damage."""
         data, known, stop = self.data, _OPERATIONS, pickle.STOP[0]
         for _ in range(MAX_OPERATIONS):
             code = data[self.position]
@@ -99,11 +99,6 @@ class Machine:
         self.position += form.size
         return value
 
-    def _byte(self) -> int:
-        value = self.data[self.position]
-        self.position += 1
-        return value
-
     def _line(self) -> str:
         end = self.data.index(b"\n", self.position, self.position + 1000)
         line = self.data[self.position : end].decode("utf-8")
@@ -118,7 +113,7 @@ class Machine:
     # -- constants -----------------------------------------------------------------------------------
 
     def protocol(self) -> None:
-        if self._byte() > 5:
+        if self._number(_UINT8) > 5:
             raise CheckpointError("a pickle protocol newer than 5")
 
     def frame(self) -> None:
@@ -129,7 +124,7 @@ class Machine:
         self.position += 1
 
     def long1(self) -> None:
-        self._long(self._byte())
+        self._long(self._number(_UINT8))
 
     def long4(self) -> None:
         self._long(self._number(_UINT32))
@@ -243,7 +238,8 @@ class Machine:
         self.position += 1
 
     def put4(self) -> None:
-        self.memo[self._number(_UINT32)] = self.stack[-1]
+        self.memo[_UINT32.unpack_from(self.data, self.position)[0]] = self.stack[-1]
+        self.position += 4
 
     def memoize(self) -> None:
         self.memo[len(self.memo)] = self.stack[-1]

@@ -1,4 +1,4 @@
-"""From a ``.pt`` file to the object in it, without running any of it: the zip format and the one before torch 1.6.
+"""From a ``.pt`` file to the object in it, running none of it: the zip layout and that before torch 1.6.
 
 Source: PyTorch, torch/serialization.py (``_save``, ``_legacy_save``) for the two layouts.
 """
@@ -10,7 +10,8 @@ import re
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 from anyolo.errors import CheckpointError
 from anyolo.families.safe_globals import Global, mentioned_globals, resolve, shown
@@ -24,13 +25,22 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
 # What reading a damaged file may run into anywhere; it always means the same.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error)
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def read_object(path: PathLike) -> Any:
     """The object that ``torch.save`` wrote: containers, numbers, text, CPU tensors and ``Stub``s.
 
-    Tensors that shared memory still do. No more memory is taken than the file is long, plus a fixed allowance.
+    Tensors that shared memory still do. Memory is bounded by the length of the file and a fixed allowance.
 
     Raises:
         UntrustedFile: it asks for code to be run. Nothing was.
@@ -48,11 +58,12 @@ def read_object(path: PathLike) -> Any:
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror or error}", where=where) from error
     except _DAMAGE as error:
-        raise CheckpointError(f"the file is damaged ({type(error).__name__}: {shown(error)})", where=where) from error
+        problem = f"the file is damaged ({type(error).__name__}: {shown(error)})"
+        raise CheckpointError(problem, where=where) from error
 
 
 class _Storages:
-    """Answers persistent ids. ``fill`` gets the key and the fresh storage, whose size was checked against the file."""
+    """Answers persistent ids. ``fill`` gets the key and a fresh storage no larger than the file."""
 
     def __init__(self, size_bytes: int, fill: Callable[[str, Storage], None]) -> None:
         self.budget = Budget(size_bytes)
@@ -65,7 +76,7 @@ class _Storages:
         word, kind, key, _device, count, *view = identifier
         dtype = STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
         if word != "storage" or dtype is None or type(key) is not str or type(count) is not int or any(view):
-            raise CheckpointError(f"a storage of {shown(kind.name if isinstance(kind, Global) else kind)}")
+            raise CheckpointError(f"a storage of {shown(kind.name if isinstance(kind, Global) else word)}")
         if not re.fullmatch(r"\w{1,64}", key, re.ASCII):
             raise CheckpointError(f"a storage named {shown(key)}")
         storage = self.found.get(key)
@@ -81,14 +92,18 @@ class _Storages:
         return storage
 
 
-def _read_zip(file: BinaryIO, size_bytes: int) -> Any:
+def _read_zip(file: BufferedReader, size_bytes: int) -> Any:
     archive = Archive(file, size_bytes)
-    roots = [name.removesuffix("data.pkl") for name in archive.records if re.fullmatch(r"[^/]+/data\.pkl", name)]
+    roots = [
+        name.removesuffix("data.pkl") for name in archive.records if re.fullmatch(r"[^/]+/data\.pkl", name)
+    ]
     if len(roots) != 1:
         raise CheckpointError("a zip file, but not one that torch.save wrote: it has no data.pkl")
     root = roots[0]
     if f"{root}constants.pkl" in archive.records:
-        raise CheckpointError("a TorchScript program, not weights", hint="Give the .pt file it was exported from.")
+        raise CheckpointError(
+            "a TorchScript program, not weights", hint="Give the .pt file it was exported from."
+        )
     order = archive.read(f"{root}byteorder", 16) if f"{root}byteorder" in archive.records else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError(f"byte order {shown(order)} is not known")
@@ -98,16 +113,16 @@ def _read_zip(file: BinaryIO, size_bytes: int) -> Any:
         if record is None or record.size != storage.raw.size:
             held = "none" if record is None else f"{record.size} bytes"
             raise CheckpointError(f"storage {key} should be {storage.raw.size} bytes, the file has {held}")
-        archive.read_into(record, memoryview(storage.raw))
+        archive.read_into(record, storage.raw.data)
         storage.finish(is_swapped=order.decode() != sys.byteorder)
 
     storages = _Storages(size_bytes, fill)
     data = archive.read(f"{root}data.pkl", MAX_PICKLE_BYTES)
-    return Machine(data, budget=storages.budget, load_storage=storages.load).run()
+    return Machine(data, storages.budget, storages.load).run()
 
 
-def _read_legacy(file: BinaryIO, size_bytes: int) -> Any:
-    """Magic number, protocol, system, object and list of storage keys, a pickle each; then the bytes, little-endian."""
+def _read_legacy(file: BufferedReader, size_bytes: int) -> Any:
+    """A pickle each: magic number, protocol, system, object, storage keys. Then the bytes, little-endian."""
     file.seek(0)
     data = file.read(MAX_PICKLE_BYTES)
     if data[:1] != b"\x80":
@@ -115,7 +130,7 @@ def _read_legacy(file: BinaryIO, size_bytes: int) -> Any:
     storages = _Storages(size_bytes, lambda key, storage: None)
 
     def run(load: Callable[[Any], Storage] | None = None, position: int = 0) -> tuple[Any, int]:
-        machine = Machine(data, budget=storages.budget, load_storage=load, position=position)
+        machine = Machine(data, storages.budget, load, position)
         return machine.run(), machine.position
 
     magic, at = run()
@@ -133,14 +148,14 @@ def _read_legacy(file: BinaryIO, size_bytes: int) -> Any:
     for key in keys:
         storage = storages.found[key]
         count = int.from_bytes(file.read(8), "little")
-        if count != storage.values.numel() or file.readinto(storage.raw) != storage.raw.size:  # type: ignore[attr-defined]
-            raise CheckpointError(f"storage {key} is not as long as its tensors need: the file is truncated")
+        if count != storage.values.numel() or file.readinto(storage.raw.data) != storage.raw.size:
+            raise CheckpointError(f"storage {key} is shorter than its tensors need: the file is truncated")
         storage.finish(is_swapped=sys.byteorder != "little")
     return found
 
 
 def _not_weights(data: bytes) -> CheckpointError:
-    """What a file is that begins like no weights file; if it is a pickle in text form, the names it mentions decide."""
+    """What a file is that begins like no weights file; of a pickle in text form, its names are judged."""
     for full in mentioned_globals(data):
         resolve(*full.split(" "))
     if not data:
@@ -148,5 +163,9 @@ def _not_weights(data: bytes) -> CheckpointError:
     if data.startswith(b"version https://git-lfs"):
         return CheckpointError("a git-lfs pointer, not the weights", hint="Run: git lfs pull")
     if data.lstrip()[:1] == b"<":
-        return CheckpointError("a web page, not weights", hint="The download gave an error page; open it to see why.")
-    return CheckpointError("not a weights file that torch.save wrote", hint="anyolo reads PyTorch .pt and .pth files.")
+        return CheckpointError(
+            "a web page, not weights", hint="The download gave an error page; open it to see why."
+        )
+    return CheckpointError(
+        "not a weights file that torch.save wrote", hint="anyolo reads PyTorch .pt and .pth files."
+    )

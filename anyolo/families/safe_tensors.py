@@ -46,7 +46,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """``raw`` are the bytes to be filled, ``values`` the same memory as a flat tensor of the storage's type."""
+    """``raw`` are the bytes to be filled, ``values`` the same memory as a flat tensor of the right type."""
 
     raw: NDArray[np.uint8]
     values: Tensor
@@ -68,7 +68,9 @@ class Storage:
         width = self.values.dtype.itemsize // (2 if self.values.is_complex() else 1)
         self.raw.view(f"u{width}").byteswap(inplace=True)
         if _absurd_share(self.values) > before:
-            raise CheckpointError("wrong byte order: the numbers make sense only in the order it does not state")
+            raise CheckpointError(
+                "wrong byte order: the numbers make sense only in the order it does not state"
+            )
 
 
 def _absurd_share(values: Tensor) -> float:
@@ -108,7 +110,7 @@ def rebuild_parameter(args: tuple[Any, ...], budget: Budget) -> Tensor:
 
 
 def rebuild_typed(args: tuple[Any, ...], budget: Budget) -> Tensor:
-    """``_rebuild_from_type_v2(function, type, args, state)``: a tensor of a subclass; only the tensor is kept."""
+    """``_rebuild_from_type_v2(function, type, args, state)``: the tensor, without its subclass."""
     function, inner = args[0], args[2]
     if getattr(function, "make", None) not in (rebuild_tensor, rebuild_parameter):
         raise CheckpointError("a tensor of a kind that is not known here")

@@ -1,4 +1,4 @@
-"""The directory of a zip file that torch wrote, and the bytes of its records. Nothing is ever unpacked to disk.
+"""The directory of a zip file that torch wrote, and the bytes of its records. Nothing is unpacked to disk.
 
 torch stores every record as it is (no compression) and nothing overlaps, so a record can cost no more memory
 than the file is long. Anything else is refused.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedReader
 
 from anyolo.errors import CheckpointError
 from anyolo.families.safe_globals import shown
@@ -41,11 +41,11 @@ class Archive:
     """The records of an open zip file by name.
 
     Raises:
-        CheckpointError: no directory (a truncated file), compressed or encrypted records, records that overlap,
-            lie outside the file, appear twice, or are named like a path that leads out of it.
+        CheckpointError: no directory (a truncated file), or records that are compressed, encrypted,
+            overlapping, outside the file, there twice, or named like a path that leads out of it.
     """
 
-    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+    def __init__(self, file: BufferedReader, size_bytes: int) -> None:
         self._file = file
         count, start, length = _find_directory(file, size_bytes)
         file.seek(start)
@@ -86,13 +86,13 @@ class Archive:
     def read_into(self, record: Record, memory: memoryview) -> None:
         """Fill ``memory``, exactly as long as the record, and compare its checksum."""
         self._file.seek(record.start)
-        if self._file.readinto(memory) != record.size:  # type: ignore[attr-defined]
+        if self._file.readinto(memory) != record.size:
             raise CheckpointError("the file ends too early: it is truncated")
         if record.crc and zlib.crc32(memory) != record.crc:  # torch can leave the checksum out: 0
             raise CheckpointError(f"record {shown(record.name)} is damaged: its checksum differs")
 
 
-def _find_directory(file: BinaryIO, size_bytes: int) -> tuple[int, int, int]:
+def _find_directory(file: BufferedReader, size_bytes: int) -> tuple[int, int, int]:
     """Number of entries, offset and length of the central directory."""
     tail_size = min(size_bytes, _LOCATOR64.size + _END.size + 0xFFFF)
     file.seek(size_bytes - tail_size)
@@ -121,9 +121,21 @@ def _read_entries(data: bytes, count: int) -> list[Record]:
     entries: list[Record] = []
     at = 0
     for _ in range(count):
-        (signature, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length) = (
-            *_ENTRY.unpack_from(data, at)[:13],
-        )
+        (
+            signature,
+            _,
+            _,
+            flags,
+            method,
+            _,
+            _,
+            crc,
+            packed,
+            size,
+            name_length,
+            extra_length,
+            comment_length,
+        ) = (*_ENTRY.unpack_from(data, at)[:13],)
         header = _ENTRY.unpack_from(data, at)[16]
         at += _ENTRY.size
         name = data[at : at + name_length].decode("utf-8")

@@ -1,0 +1,327 @@
+"""Weights files: other people's are read without running them, our own are plain and written atomically.
+
+Reading goes through one reader (``safe_reader``) for both. A file of ours is a dict of tensors and JSON-able
+values, so that ``torch.load(path, weights_only=True)`` opens it with nothing but torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyolo.errors import AnyoloError, CheckpointError
+from anyolo.families import FAMILIES
+from anyolo.families.base import FamilySpec, Identity
+from anyolo.families.checkpoint_contents import check_rows, find_weights, module_tensors, plain, unwrap
+from anyolo.families.checkpoint_writing import save_atomic
+from anyolo.families.safe_globals import Stub, shown
+from anyolo.families.safe_reader import read_object
+from anyolo.nn.model import Detector, build
+from anyolo.structures import Preprocess
+from anyolo.types import PathLike
+
+__all__ = [
+    "Checkpoint",
+    "WeightsFile",
+    "load_model",
+    "model_record",
+    "read_file",
+    "read_record",
+    "save_atomic",
+]
+
+SCHEMA = 1
+LICENSE_NOTE = (
+    "Written by anyolo, which is Apache-2.0. The weights also follow the terms of the data they "
+    "were trained on and of the weights they started from."
+)
+_BULKY = ("model", "ema", "weights", "state_dict", "optimizer", "training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """What a foreign file holds. ``tensors`` have the names and types of the file and lie on the CPU.
+
+    ``names``, ``nc`` and ``stride`` are empty, None and empty where the file does not say. ``meta`` is what
+    else is JSON-able (epoch, date, training arguments), and as ``found_under`` the key the model lay under.
+    """
+
+    tensors: dict[str, Tensor]
+    yaml: dict[str, Any]
+    names: tuple[str, ...]
+    nc: int | None
+    stride: tuple[int, ...]
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model ready to predict: float32, evaluating, on the CPU. ``imgsz`` is (height, width) or None."""
+
+    model: Detector
+    spec: FamilySpec
+    size: str
+    names: tuple[str, ...]
+    preprocess: Preprocess
+    imgsz: tuple[int, int] | None
+    meta: dict[str, Any]
+
+
+def read_file(path: PathLike) -> WeightsFile:
+    """Tensors and settings of any YOLO weights file: whole module, training state or bare state_dict.
+
+    Raises:
+        UntrustedFile: it asks for code to be run. Nothing was.
+        CheckpointError: unreadable, damaged, or without a model.
+    """
+    return _weights_file(read_object(path), str(path))
+
+
+def read_record(path: PathLike) -> dict[str, Any]:
+    """A file of ours as it was given to ``save_atomic``.
+
+    Raises:
+        CheckpointError: unreadable, or not written by anyolo, or by a newer one.
+    """
+    return _own_record(read_object(path), str(path))
+
+
+def load_model(path: PathLike, *, family: str = "") -> Checkpoint:
+    """The model in a weights file, ours or not; ``family`` decides where several could have written it.
+
+    Raises:
+        UntrustedFile: it asks for code to be run. Nothing was.
+        CheckpointError: unreadable, of no known family, ambiguous, or its tensors do not fit its model.
+    """
+    where = str(path)
+    content = read_object(path)
+    if _is_own(content):
+        return _load_own(_own_record(content, where), where, family)
+    found = _weights_file(content, where)
+    spec, identity = _identify(found, where, family)
+    names = found.names or tuple(f"class{number}" for number in range(identity.nc))
+    _check_names(names, identity.nc, where)
+    model = _build(identity.rows, identity.size, identity.nc, spec, where)
+    _fill(model, spec.import_weights(found.tensors), where)
+    return Checkpoint(
+        model=model,
+        spec=spec,
+        size=identity.size,
+        names=names,
+        preprocess=spec.preprocess,
+        imgsz=_trained_size(found.meta),
+        meta=found.meta,
+    )
+
+
+def model_record(
+    model: Detector,
+    spec: FamilySpec,
+    names: Sequence[str],
+    *,
+    imgsz: tuple[int, int] | None,
+    metrics: Mapping[str, float],
+    dtype: torch.dtype = torch.float32,
+    license_note: str = LICENSE_NOTE,
+) -> dict[str, Any]:
+    """Everything another program needs to use these weights, as plain values and CPU tensors.
+
+    Tensors that already are on the CPU in ``dtype`` are not copied: save the record before training goes on.
+    """
+    return {
+        "anyolo": SCHEMA,
+        "family": spec.name,
+        "size": model.size,
+        "nc": model.nc,
+        "names": [str(name) for name in names],
+        "rows": json.loads(json.dumps(model.rows)),
+        "preprocess": spec.preprocess.to_json(),
+        "imgsz": list(imgsz) if imgsz else None,
+        "metrics": {name: float(value) for name, value in metrics.items()},
+        "weights": {name: _storable(tensor, dtype) for name, tensor in model.state_dict().items()},
+        "license_note": license_note,
+    }
+
+
+def _storable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """On the CPU, floats in ``dtype``, owning just the memory it shows: torch saves all that a view sees."""
+    kind = dtype if tensor.is_floating_point() else tensor.dtype
+    stored = tensor.detach().to("cpu", kind).contiguous()
+    return stored if stored.untyped_storage().nbytes() == stored.nbytes else stored.clone()
+
+
+def _is_own(content: Any) -> bool:
+    return isinstance(content, dict) and "anyolo" in content
+
+
+def _own_record(content: Any, where: str) -> dict[str, Any]:
+    if not _is_own(content):
+        raise CheckpointError("not a file that anyolo wrote", where=where)
+    version = content["anyolo"]
+    if not isinstance(version, int) or version > SCHEMA:
+        raise CheckpointError(
+            f"written by a newer anyolo (layout {shown(version)}, this one knows {SCHEMA})",
+            where=where,
+            hint="Update anyolo: pip install --upgrade anyolo",
+        )
+    record: dict[str, Any] = content
+    return record
+
+
+def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
+    try:
+        spec = FAMILIES.get(record["family"])
+        if family and FAMILIES.resolve(family) != spec.name:
+            raise CheckpointError(f"this is a {spec.name} file, not {family}", where=where)
+        names = tuple(map(str, record["names"]))
+        _check_names(names, record["nc"], where)
+        model = _build(record["rows"], record["size"], record["nc"], spec, where)
+        _fill(model, record["weights"], where)
+        size_hw = record["imgsz"]
+        return Checkpoint(
+            model=model,
+            spec=spec,
+            size=record["size"],
+            names=names,
+            preprocess=Preprocess.from_json(record["preprocess"]),
+            imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
+            meta={key: plain(value) for key, value in record.items() if key not in _BULKY},
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"an anyolo file with parts missing: {shown(error)}", where=where) from error
+
+
+def _weights_file(content: Any, where: str) -> WeightsFile:
+    try:
+        key, weights = find_weights(content)
+        record = content if isinstance(content, dict) and key else {}
+        attributes: Mapping[str, Any] = {}
+        if isinstance(weights, Stub):
+            weights = unwrap(weights)
+            attributes = weights.attributes
+            tensors = module_tensors(weights)
+        else:
+            tensors = _without_wrapper(weights)
+        yaml = plain(attributes.get("yaml", record.get("rows")))
+        yaml = yaml if isinstance(yaml, dict) else {}
+        check_rows(yaml)
+        nc = attributes.get("nc", yaml.get("nc", record.get("nc")))
+        meta = {str(name): plain(value) for name, value in record.items() if name not in _BULKY}
+        meta |= {"found_under": key}
+        if isinstance(weights, Stub):
+            meta |= {"model_class": weights.name, "model_args": plain(attributes.get("args"))}
+        return WeightsFile(
+            tensors=tensors,
+            yaml=yaml,
+            names=_names(plain(attributes.get("names", record.get("names")))),
+            nc=nc if type(nc) is int else None,
+            stride=_stride(attributes.get("stride")),
+            meta=meta,
+        )
+    except CheckpointError as error:
+        error.where = error.where or where
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"its model is damaged: {shown(error)}", where=where) from error
+
+
+def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the ``module.`` that data-parallel training puts before each."""
+    wrapped = all(name.startswith("module.") for name in weights)
+    return {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in weights.items()}
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    """Class names from a list or a dict ``{0: name}``; empty where there are none."""
+    if isinstance(found, dict):
+        order = {int(key): value for key, value in found.items()}
+        if sorted(order) != list(range(len(order))):
+            raise CheckpointError(f"class names numbered {shown(sorted(order))} instead of 0, 1, 2, ...")
+        found = [order[number] for number in range(len(order))]
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+def _stride(found: Any) -> tuple[int, ...]:
+    values = plain(found)
+    if not isinstance(values, list):
+        values = [] if values is None else [values]
+    return tuple(int(value) for value in values if isinstance(value, int | float))
+
+
+def _check_names(names: tuple[str, ...], nc: int, where: str) -> None:
+    if len(names) != nc:
+        raise CheckpointError(
+            f"{len(names)} class names for {nc} classes", where=where, hint="The file does not fit together."
+        )
+
+
+def _identify(found: WeightsFile, where: str, family: str) -> tuple[FamilySpec, Identity]:
+    candidates = [family] if family else list(FAMILIES)
+    hits: list[tuple[FamilySpec, Identity]] = []
+    for name in candidates:
+        spec = FAMILIES.get(name)
+        identity = spec.identify(found.tensors, found.yaml)
+        if identity:
+            hits.append((spec, identity))
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        fitting = [spec.name for spec, _ in hits]
+        raise CheckpointError(
+            f"could be {' or '.join(fitting)}", where=where, hint=f"Say which: family={fitting[0]}"
+        )
+    shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in found.tensors.items()]
+    seen = ", ".join(map(shown, [*shapes[:2], "...", *shapes[-2:]] if len(shapes) > 4 else shapes))
+    raise CheckpointError(
+        f"no known model has these {len(shapes)} tensors: {seen}"
+        + (f" ({shown(found.meta['model_class'])})" if "model_class" in found.meta else ""),
+        where=where,
+        hint=f"Tried: {', '.join(candidates)}.",
+    )
+
+
+def _build(rows: Mapping[str, Any], size: str, nc: int, spec: FamilySpec, where: str) -> Detector:
+    """The model of these rows. Loading a file must not change what is drawn at random afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            check_rows(rows)
+            model = build(rows, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
+        except AnyoloError as error:
+            problem = f"its model cannot be built: {error.message}"
+            raise CheckpointError(problem, where=where, hint=error.hint) from error
+    return model.eval()
+
+
+def _fill(model: Detector, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy weights of any float type into the model; every name and shape must fit."""
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in weights]
+    faults += [f"{name} is not expected" for name in weights if name not in own]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
+        raise CheckpointError(
+            f"weights and model do not fit: {'; '.join(map(shown, faults[:6]))}{more}", where=where
+        )
+    model.load_state_dict(dict(weights))
+
+
+def _trained_size(meta: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the training pictures as the file's training arguments have it."""
+    for key in ("train_args", "model_args", "opt", "args"):
+        arguments = meta.get(key)
+        size = arguments.get("imgsz") if isinstance(arguments, dict) else None
+        if isinstance(size, list) and size and all(type(side) is int for side in size):
+            return size[0], size[-1]
+        if type(size) is int:
+            return size, size
+    return None
