@@ -18,6 +18,7 @@ class Import:
 
     line: int
     target: str
+    for_types_only: bool = False
 
     @property
     def top(self) -> str:
@@ -61,14 +62,20 @@ class Module:
         return tuple(self._imports())
 
     def _imports(self) -> Iterator[Import]:
+        guarded = {
+            id(inner)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    yield Import(node.lineno, alias.name)
+                    yield Import(node.lineno, alias.name, id(node) in guarded)
             elif isinstance(node, ast.ImportFrom):
                 base = self._absolute(node)
                 for alias in node.names:
-                    yield Import(node.lineno, f"{base}.{alias.name}")
+                    yield Import(node.lineno, f"{base}.{alias.name}", id(node) in guarded)
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
