@@ -1,0 +1,39 @@
+"""DOOR: export formats. One format is one file that writes and reopens, and one line of ``EXPORTERS``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from anyolo.registry import Registry
+
+if TYPE_CHECKING:
+    from anyolo.export.base import Format
+    from anyolo.export.engine import ExportResult, export_model
+    from anyolo.export.opened import OpenedArtifact, is_artifact, open_artifact
+
+EXPORTERS: Registry[Format] = Registry(
+    "export format",
+    {
+        "torchscript": "anyolo.export.torchscript:FORMAT",
+        "onnx": "anyolo.export.onnx:FORMAT",
+    },
+    aliases={"ts": "torchscript", "jit": "torchscript"},
+    group="anyolo.export",
+)
+
+_PUBLIC = {
+    "ExportResult": "anyolo.export.engine",
+    "export_model": "anyolo.export.engine",
+    "OpenedArtifact": "anyolo.export.opened",
+    "is_artifact": "anyolo.export.opened",
+    "open_artifact": "anyolo.export.opened",
+}
+
+__all__ = ["EXPORTERS", "ExportResult", "OpenedArtifact", "export_model", "is_artifact", "open_artifact"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'anyolo.export' has no attribute {name!r}")

@@ -1,0 +1,154 @@
+"""The contract of an export format: ``write`` an artefact, ``open`` it again in its own runtime."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anyolo.errors import MissingPackage
+from anyolo.nn.model import Detector
+from anyolo.ops.nms import graph_nms
+from anyolo.structures import Preprocess
+
+Images: TypeAlias = NDArray[np.uint8]
+Arrays: TypeAlias = tuple[NDArray[np.float32], ...]
+
+INPUT = "images"
+BOXES = "boxes"
+MAX_CANDIDATES = 3000
+"""Boxes that may enter the suppression of one picture, best first; memory grows with the square of it."""
+DECODED = ("boxes_xyxy", "scores", "objectness")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """The non-maximum suppression that goes into a graph."""
+
+    conf: float
+    iou: float
+    max_det: int
+    agnostic: bool = False
+
+
+class Decoded(nn.Module):
+    """(B, C, H, W) uint8 pixels to decoded, unfiltered predictions, a tuple in the order of ``DECODED``."""
+
+    def __init__(self, detector: Detector, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.detector = detector
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.detector.predict(self.preprocess.normalise(images))
+        if found.objectness is None:
+            return found.boxes_xyxy, found.scores
+        return found.boxes_xyxy, found.scores, found.objectness
+
+
+class Exportable(nn.Module):
+    """What is exported: normalisation, network, decoding and, with ``suppression``, final boxes, all inside.
+
+    ``forward`` gives (B, max_det, 6) rows x1 y1 x2 y2 score class in input pixels, zero rows behind the last;
+    without ``suppression`` the decoded tuple.
+    """
+
+    def __init__(self, decoded: nn.Module, suppression: Suppression | None) -> None:
+        super().__init__()
+        self.decoded = decoded
+        self.suppression = suppression
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        decoded: tuple[Tensor, ...] = self.decoded(images)
+        return decoded if self.suppression is None else self.final_boxes(decoded, self.suppression)
+
+    @staticmethod
+    def final_boxes(decoded: tuple[Tensor, ...], suppression: Suppression) -> Tensor:
+        boxes_xyxy, scores, *objectness = decoded
+        if objectness:
+            scores = scores * objectness[0].unsqueeze(-1)
+        # as many as there are: a handful costs 2 ms, a fixed 1000 would cost 22 (onnxruntime, one thread)
+        entering = (scores.amax(-1) > suppression.conf).sum(1).amax(0).clamp(1, MAX_CANDIDATES)
+        return graph_nms(
+            boxes_xyxy,
+            scores,
+            conf=suppression.conf,
+            iou=suppression.iou,
+            max_det=suppression.max_det,
+            max_candidates=entering,
+            agnostic=suppression.agnostic,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """``example`` is (B, C, H, W) uint8; ``metadata`` travels inside the file where there is room for it."""
+
+    example: Tensor
+    is_dynamic: bool = False
+    simplify: bool = True
+    opset: int | None = None
+    metadata: Mapping[str, Any]
+
+
+class Runner(Protocol):
+    """An artefact opened in its own runtime. ``metadata`` is what was written into it, or empty."""
+
+    metadata: Mapping[str, Any]
+
+    def run(self, images: Images) -> Arrays:
+        """The artefact's own outputs."""
+
+    def decoded(self, images: Images) -> Arrays | None:
+        """What the same file computes before its suppression; None where its runtime cannot show that."""
+
+
+class Format(Protocol):
+    """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``."""
+
+    name: str
+    suffix: str
+    requires: tuple[str, ...]
+
+    def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
+        """Raises ExportError for what this format cannot express."""
+
+    def open(self, path: Path, *, threads: int = 0) -> Runner:
+        """Raises ExportError for a file its runtime cannot read."""
+
+    def calling_code(self, file_name: str) -> tuple[str, str]:
+        """Python for users: the package, and the expression that maps ``images`` to (B, max_det, 6)."""
+
+
+def require(packages: tuple[str, ...], *, extra: str) -> dict[str, str]:
+    """Versions of the packages; MissingPackage for one that is not installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            raise MissingPackage(package, extra=extra, needed_for=f"format={extra}") from None
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters warn of their own retirement and log what users cannot act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

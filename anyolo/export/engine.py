@@ -1,0 +1,283 @@
+"""Export: prepare, write, reopen, compare, publish. Nothing counts until it ran."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anyolo import __version__, console
+from anyolo.config.schema import ExportConfig
+from anyolo.errors import ExportError, VerificationFailed
+from anyolo.export import EXPORTERS
+from anyolo.export.base import Decoded, Exportable, Format, Images, Runner, Suppression, WriteOptions, require
+from anyolo.export.compare import (
+    ENOUGH_BOXES,
+    Tolerance,
+    Verification,
+    compare,
+    compare_suppression,
+    confidence_of,
+    to_predictions,
+)
+from anyolo.export.lines import lines_to_run
+from anyolo.export.manifest import Manifest, manifest_path
+from anyolo.export.pictures import network_inputs, pictures_for
+from anyolo.families.checkpoints import Checkpoint
+from anyolo.nn.fuse import fuse
+from anyolo.nn.model import Detector
+from anyolo.ops.letterbox import input_size
+from anyolo.structures import Predictions
+from anyolo.types import PathLike, SizeHW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """``lines`` is Python with which the artefact alone gives final boxes, "" where it gives decoded maps."""
+
+    artifact: Path
+    format: str
+    manifest: Path
+    verification: Verification | None
+    lines: str
+    ok: bool = True
+
+    @property
+    def verified(self) -> bool:
+        return self.verification is not None and self.verification.verified
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.verification
+        return {
+            "artifact": str(self.artifact),
+            "format": self.format,
+            "verified": self.verified,
+            "max_box_error_px": None if found is None else found.max_box_error_px,
+            "max_score_error": None if found is None else found.max_score_error,
+            "manifest": str(self.manifest),
+            "verification": None if found is None else found.to_json(),
+        }
+
+
+def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathLike = "") -> ExportResult:
+    """Write ``checkpoint`` in ``config.format``, beside ``weights`` unless ``config.output`` says where.
+
+    The model itself is left as it is. An artefact that is wrong never takes the name that was asked for.
+
+    Raises:
+        UnknownName: a format nobody knows. MissingPackage: its packages are not installed.
+        ConfigError: a size or option the format cannot have.
+        ExportError: it cannot be written or reopened.
+        VerificationFailed: it was reopened and differs, or too little could be compared to tell.
+    """
+    name = EXPORTERS.resolve(config.format)
+    format = EXPORTERS.get(name)
+    versions = {"anyolo": __version__, "torch": torch.__version__, **require(format.requires, extra=name)}
+    job = _Job(checkpoint, config, format, input_size(config.imgsz, checkpoint.preprocess.stride))
+    target = _target(config.output, Path(weights), checkpoint, format.suffix)
+    manifest = job.manifest(versions)
+    with _staged(target) as staged:
+        job.write(staged, manifest)
+        verification = job.verify(staged, weights) if config.verify else None
+        final = target
+        if verification is not None and not verification.verified:
+            final = target.with_name(f"{target.stem}.unverified{target.suffix}")
+        found = None if verification is None else verification.to_json()
+        beside = _publish(staged, final, manifest, found)
+    if verification is not None:
+        _tell(final, verification)
+    lines = lines_to_run(manifest, format, final.name) if config.nms else ""
+    return ExportResult(artifact=final, format=name, manifest=beside, verification=verification, lines=lines)
+
+
+class _Job:
+    """One model on its way into one format."""
+
+    def __init__(self, checkpoint: Checkpoint, config: ExportConfig, format: Format, size_hw: SizeHW) -> None:
+        self.checkpoint, self.config, self.format, self.size_hw = checkpoint, config, format, size_hw
+        self.suppression = Suppression(
+            conf=config.conf, iou=config.iou, max_det=config.max_det, agnostic=config.agnostic_nms
+        )
+        # the judge is the model as it was trained: not fused, sizes computed from its maps
+        self.judge = Decoded(_on_host(checkpoint.model), checkpoint.preprocess)
+
+    def manifest(self, versions: Mapping[str, str]) -> Manifest:
+        checkpoint, config = self.checkpoint, self.config
+        least = np.zeros((1, 3, *(checkpoint.preprocess.stride,) * 2), np.uint8)
+        return Manifest(
+            format=self.format.name,
+            family=checkpoint.spec.name,
+            model_size=checkpoint.size,
+            names=tuple(checkpoint.names),
+            preprocess=checkpoint.preprocess,
+            size_hw=self.size_hw,
+            batch=config.batch,
+            is_dynamic=config.dynamic,
+            has_objectness=self.reference(least).objectness is not None,
+            suppression=self.suppression if config.nms else None,
+            versions=versions,
+        )
+
+    def write(self, path: Path, manifest: Manifest) -> None:
+        detector = fuse(_on_host(self.checkpoint.model))
+        detector.fix_size(None if self.config.dynamic else self.size_hw)
+        # with two, a dynamic batch cannot be mistaken for a constant
+        batch = max(2, self.config.batch) if self.config.dynamic else self.config.batch
+        options = WriteOptions(
+            example=torch.full(
+                (batch, 3, *self.size_hw), self.checkpoint.preprocess.pad_value, dtype=torch.uint8
+            ),
+            is_dynamic=self.config.dynamic,
+            simplify=self.config.simplify,
+            opset=self.config.opset,
+            metadata=manifest.to_json(),
+        )
+        model = Exportable(Decoded(detector, self.checkpoint.preprocess), manifest.suppression).eval()
+        try:
+            self.format.write(model, path, options)
+        except OSError as error:
+            raise ExportError(
+                f"cannot be written: {error.strerror or error}",
+                where=str(path.parent.parent / path.name),
+                hint="Is the disk full or the folder closed? output= takes another place.",
+            ) from error
+
+    def reference(self, images: Images) -> Predictions:
+        with torch.no_grad():
+            return to_predictions(tuple(t.numpy() for t in self.judge(torch.from_numpy(images))))
+
+    def verify(self, path: Path, weights: PathLike) -> Verification:
+        config, tolerance = self.config, Tolerance()
+        pictures = pictures_for(config.source, weights, self.checkpoint.meta)
+        batches = list(
+            network_inputs(
+                pictures,
+                self.checkpoint.preprocess,
+                self.size_hw,
+                batch=config.batch,
+                is_dynamic=config.dynamic,
+            )
+        )
+        runner = self.format.open(path)
+        verification = compare(
+            self.reference,
+            runner,
+            console.track(batches, "comparing boxes", "batches"),
+            self.suppression,
+            inside=config.nms,
+            tolerance=tolerance,
+        )
+        if not verification.reasons and not verification.is_conclusive:
+            return self._verify_unsure(path, batches, runner, verification, tolerance)
+        return verification
+
+    def _verify_unsure(
+        self,
+        path: Path,
+        batches: Sequence[Images],
+        runner: Runner,
+        verification: Verification,
+        tolerance: Tolerance,
+    ) -> Verification:
+        """The network agrees, but finds next to nothing: its suppression is proved at a lower confidence.
+
+        A twin is written with the same code and weights, and with a confidence that lets boxes through.
+        """
+        shown = [decoded for images in batches[:4] if (decoded := runner.decoded(images)) is not None]
+        if not shown:
+            return verification
+        own = f"{verification.matched} boxes above conf {self.suppression.conf:g} on these pictures"
+        for rank in (100, 300, 1000):
+            lower = replace(self.suppression, conf=confidence_of(map(to_predictions, shown), rank))
+            twin = path.with_name("twin" + path.suffix)
+            self.write(twin, replace(self.manifest({}), suppression=lower))
+            found = compare_suppression(self.format.open(twin), batches, lower, tolerance=tolerance)
+            if found.is_conclusive or found.reasons:
+                break
+        note = f"only {own}: the suppression was compared at conf {lower.conf:.3g} ({found.matched} boxes)"
+        return replace(
+            verification,
+            boxes=found.boxes,
+            matched=found.matched,
+            missing=found.missing,
+            extra=found.extra,
+            is_conclusive=found.is_conclusive,
+            reasons=found.reasons,
+            notes=(note,),
+        )
+
+
+def _on_host(model: Detector) -> Detector:
+    own: Detector = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    own.fix_size(None)
+    return own
+
+
+def _target(output: str, weights: Path, checkpoint: Checkpoint, suffix: str) -> Path:
+    """Where the artefact goes: ``output`` as a file or folder, else beside the weights."""
+    stem = weights.stem or f"{checkpoint.spec.name}{checkpoint.size}"
+    if not output:
+        return (weights.parent if weights.is_file() else Path()) / (stem + suffix)
+    path = Path(output)
+    return path / (stem + suffix) if path.is_dir() or not path.suffix else path.with_suffix(suffix)
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A place beside ``target`` on the same disk, gone afterwards."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".anyolo-export-", dir=target.parent))
+    except OSError as error:
+        raise ExportError(
+            f"cannot write there: {error.strerror}",
+            where=str(target.parent),
+            hint="output= takes another place.",
+        ) from error
+    try:
+        yield folder / target.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(staged: Path, final: Path, manifest: Manifest, verification: Mapping[str, Any] | None) -> Path:
+    """Artefact and manifest under their names, the artefact in one step. Returns the manifest's path."""
+    named = staged.rename(staged.with_name(final.name))
+    text = json.dumps(manifest.of_file(named, verification).to_json(), indent=2, ensure_ascii=False)
+    beside = manifest_path(named)
+    beside.write_text(text + "\n", encoding="utf-8")
+    if final.is_dir():
+        shutil.rmtree(final)
+    os.replace(named, final)
+    os.replace(beside, manifest_path(final))
+    return manifest_path(final)
+
+
+def _tell(final: Path, verification: Verification) -> None:
+    """One line for people; VerificationFailed where the artefact cannot be trusted."""
+    for note in verification.notes:
+        console.current().warn(note)
+    if verification.verified:
+        console.current().line(
+            f"{final}: verified on {verification.pictures} pictures, {verification.matched} boxes matched; "
+            f"largest difference {verification.max_box_error_px:.2g} px, "
+            f"{verification.max_score_error:.2g} in score"
+        )
+        return
+    if verification.reasons:
+        reason = f"the artefact differs from the model: {'; '.join(verification.reasons)}"
+        hint = "Do not use it. Another opset=, simplify=False or nms=False may help; please report it."
+    else:
+        reason = f"only {verification.matched} boxes matched, {ENOUGH_BOXES} are needed to tell"
+        hint = "source= takes pictures on which the model finds something."
+    raise VerificationFailed(reason, where=str(final), hint=hint)

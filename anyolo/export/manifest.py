@@ -1,0 +1,207 @@
+"""What somebody must know to run an artefact without anyolo, as JSON beside it and inside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from anyolo.errors import ExportError
+from anyolo.export.base import BOXES, DECODED, INPUT, Suppression
+from anyolo.structures import Preprocess
+from anyolo.types import SizeHW
+
+SCHEMA = 1
+
+_PLACEMENT = {
+    "letterbox": "gain = min(H/h, W/w); resize (bilinear) to round(h*gain), round(w*gain); "
+    "top = round((H-rows)/2 - 0.1), left = round((W-columns)/2 - 0.1); pad the rest",
+    "letterbox_topleft": "gain = min(H/h, W/w); resize (bilinear) to int(h*gain), int(w*gain); "
+    "pad right and below",
+    "stretch": "resize (bilinear) to H, W",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """``size_hw`` is the input an artefact was made for, its only one unless ``is_dynamic``.
+
+    ``sha256``, ``size_bytes`` and ``verification`` are known only after writing: they stand in the file
+    beside the artefact, not in the copy inside it.
+    """
+
+    format: str
+    family: str
+    model_size: str
+    names: tuple[str, ...]
+    preprocess: Preprocess
+    size_hw: SizeHW
+    batch: int
+    is_dynamic: bool
+    has_objectness: bool
+    suppression: Suppression | None
+    versions: Mapping[str, str]
+    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    artifact: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    verification: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "artifact": self.artifact,
+            "format": self.format,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "family": self.family,
+            "size": self.model_size,
+            "nc": len(self.names),
+            "names": list(self.names),
+            "preprocess": self.preprocess.to_json(),
+            "input": self._input(),
+            "outputs": self._outputs(),
+            "nms": None if self.suppression is None else asdict(self.suppression),
+            "versions": dict(self.versions),
+            "verification": None if self.verification is None else dict(self.verification),
+            "created": self.created,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], *, where: str = "") -> Manifest:
+        """Raises ExportError for what is no manifest, or one of a later schema."""
+        try:
+            if int(data["schema"]) > SCHEMA:
+                raise ExportError(
+                    f"the manifest has schema {data['schema']}, known is {SCHEMA}",
+                    where=where,
+                    hint="It was written by a newer anyolo; update this one.",
+                )
+            return Manifest(
+                format=str(data["format"]),
+                family=str(data["family"]),
+                model_size=str(data["size"]),
+                names=tuple(str(name) for name in data["names"]),
+                preprocess=Preprocess.from_json(data["preprocess"]),
+                size_hw=(int(data["input"]["size_hw"][0]), int(data["input"]["size_hw"][1])),
+                batch=int(data["input"]["batch"]),
+                is_dynamic=bool(data["input"]["dynamic"]),
+                has_objectness=any(output["name"] == DECODED[2] for output in data["outputs"]),
+                suppression=None if data["nms"] is None else Suppression(**data["nms"]),
+                versions=dict(data["versions"]),
+                created=str(data["created"]),
+                artifact=str(data["artifact"]),
+                sha256=str(data["sha256"]),
+                size_bytes=int(data["size_bytes"]),
+                verification=data["verification"],
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ExportError(
+                f"no manifest of anyolo: {type(error).__name__}: {error}",
+                where=where,
+                hint="Export the model again.",
+            ) from error
+
+    def _input(self) -> dict[str, Any]:
+        return {
+            "name": INPUT,
+            "dtype": "uint8",
+            "layout": "BCHW",
+            "range": [0, 255],
+            "channels": self.preprocess.channels,
+            "batch": self.batch,
+            "size_hw": list(self.size_hw),
+            "dynamic": self.is_dynamic,
+            "stride": self.preprocess.stride,
+            "placement": _PLACEMENT[self.preprocess.fit],
+            "pad_value": self.preprocess.pad_value,
+            "normalisation": "inside the graph",
+        }
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        batch = "batch" if self.is_dynamic else self.batch
+        if self.suppression is not None:
+            return [
+                {
+                    "name": BOXES,
+                    "shape": [batch, self.suppression.max_det, 6],
+                    "columns": ["x1", "y1", "x2", "y2", "score", "class"],
+                    "units": "input pixels, score 0..1, class number",
+                    "padding": "rows of zeros behind the last box (score 0)",
+                }
+            ]
+        shapes: Sequence[tuple[str, list[Any], str]] = (
+            (DECODED[0], [batch, "points", 4], "x1 y1 x2 y2 in input pixels"),
+            (DECODED[1], [batch, "points", len(self.names)], "class scores, 0..1"),
+            (
+                DECODED[2],
+                [batch, "points"],
+                "objectness, 0..1; a box's score is class score times objectness",
+            ),
+        )
+        shown = shapes if self.has_objectness else shapes[:2]
+        return [{"name": name, "shape": shape, "units": units} for name, shape, units in shown]
+
+    def of_file(self, path: Path, verification: Mapping[str, Any] | None) -> Manifest:
+        """With what is known of the artefact once it is written."""
+        return replace(
+            self,
+            artifact=path.name,
+            sha256=digest(path),
+            size_bytes=sum(f.stat().st_size for f in _files(path)),
+            verification=verification,
+        )
+
+
+def manifest_path(artifact: Path) -> Path:
+    """``best.onnx.json`` beside ``best.onnx``."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
+    """The manifest beside the artefact, or the copy ``inside`` it.
+
+    Raises:
+        ExportError: neither is there, or the one beside it belongs to other bytes.
+    """
+    beside = manifest_path(artifact)
+    if not beside.is_file():
+        if not inside:
+            raise ExportError(
+                "nothing says how this file is to be fed",
+                where=str(artifact),
+                hint=f"Put its manifest {beside.name} beside it, or export the model with anyolo.",
+            )
+        return Manifest.from_json(inside, where=str(artifact))
+    try:
+        data = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ExportError(
+            f"cannot be read: {error}", where=str(beside), hint="Export the model again."
+        ) from error
+    manifest = Manifest.from_json(data, where=str(beside))
+    if manifest.sha256 != digest(artifact):
+        raise ExportError(
+            f"{artifact.name} is not the file this manifest was written for (its SHA-256 differs)",
+            where=str(beside),
+            hint="Export the model again, or remove the manifest to use the copy inside the file.",
+        )
+    return manifest
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder."""
+    total = hashlib.sha256()
+    for file in _files(path):
+        if path.is_dir():
+            total.update(file.relative_to(path).as_posix().encode() + b"\0")
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
