@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from anyolo import console
@@ -51,7 +52,7 @@ def _fresh(name: str) -> Checkpoint:
     size = model.size or (find_model(name)[1] if not Path(name).suffix else "")
     names = tuple(f"class{number}" for number in range(model.nc))
     return Checkpoint(
-        model=model.eval(), spec=spec, size=size, names=names, preprocess=spec.preprocess, imgsz=None, meta={}
+        model=model.eval(), spec=spec, size=size, names=names, preprocess=spec.preprocess, imgsz=None, meta={"random": True}
     )
 
 
@@ -59,17 +60,11 @@ def _rebuilt(found: Checkpoint) -> Checkpoint:
     """The same rows with random weights (``pretrained=False``)."""
     model = build(found.model.rows, size=found.size, nc=found.model.nc, batch_norm=found.spec.batch_norm)
     console.current().line("pretrained=False: the rows of the weights file, with random weights")
-    return _replaced(found, model)
+    return dataclasses.replace(found, model=model.eval(), meta={"random": True})
 
 
 def _with_weights(fresh: Checkpoint, weights: Checkpoint) -> Checkpoint:
     missed = transfer(fresh.model, weights.model.state_dict())
     total = len(fresh.model.state_dict())
     console.current().line(f"{total - len(missed)} of {total} tensors carried over from the weights file")
-    return fresh
-
-
-def _replaced(found: Checkpoint, model: object) -> Checkpoint:
-    import dataclasses
-
-    return dataclasses.replace(found, model=model)  # type: ignore[arg-type]
+    return dataclasses.replace(fresh, meta={})

@@ -31,7 +31,10 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     loaded = load(TrainVerb, {**values, "data": _absolute(first.config.data.data)}, layers=[recipe])
     run = loaded.config.run
     folder = RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok)
-    return train(start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit, folder=folder)
+    return train(
+        start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit, folder=folder,
+        is_random="random" in start.meta,
+    )  # fmt: skip
 
 
 def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
@@ -86,7 +89,8 @@ def _restart(folder: RunFolder, changes: Mapping[str, Any]) -> TrainResult:
     config = load(TrainVerb, {**args, **changes, "resume": False}).config
     start = open_model(config.model)
     console.current().line("stopped before its first checkpoint: starting it again")
-    return train(start.spec, start.model, config, dump(config), explicit=explicit, folder=folder)
+    is_random = "random" in start.meta
+    return train(start.spec, start.model, config, dump(config), explicit=explicit, folder=folder, is_random=is_random)
 
 
 def _beyond(last: Path, state: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ class Precision:
 def choose_precision(
     model: nn.Module, criterion: Criterion, batch: Batch, device: Device, preprocess: Preprocess, *, amp: bool, strict: bool
 ) -> Precision:
-    """Run a few passes in float32 and in the device's mixed types on a copy of ``model``; take the faster if it agrees.
+    """Try a few passes in float32 and in the device's mixed types on copies of ``model``; the fastest that agrees.
 
     "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.95).
     Raises DeviceError with ``strict`` when amp was asked for and the device has no type for it.
@@ -52,22 +51,24 @@ def choose_precision(
     )
     generator = torch.get_rng_state()
     base = _probe(model, criterion, few, device, preprocess, torch.float32)
-    best = Precision(torch.float32, "float32: nothing faster was as accurate")
-    best_s = base.seconds / MIN_SPEEDUP
+    chosen, fastest_s, notes = torch.float32, base.seconds / MIN_SPEEDUP, []
     for dtype in device.profile.autocast_dtypes:
         tried = _probe(model, criterion, few, device, preprocess, dtype)
         loss_error = abs(tried.loss - base.loss) / max(abs(base.loss), 1e-9)
-        cosine = float(torch.nn.functional.cosine_similarity(tried.gradient, base.gradient, dim=0))
-        if loss_error > MAX_LOSS_ERROR or not cosine > MIN_GRADIENT_COSINE or tried.seconds > best_s:
-            continue
-        name = str(dtype).removeprefix("torch.")
-        best, best_s = Precision(
-            dtype,
-            f"{name}: measured {base.seconds / tried.seconds:.1f} times as fast as float32 here, "
-            f"loss off by {loss_error:.2%}, gradient cosine {cosine:.3f}",
-        ), tried.seconds
+        cosine = float(nn.functional.cosine_similarity(tried.gradient, base.gradient, dim=0))
+        is_accurate = loss_error <= MAX_LOSS_ERROR and cosine >= MIN_GRADIENT_COSINE
+        if is_accurate and tried.seconds < fastest_s:
+            chosen, fastest_s = dtype, tried.seconds
+        notes.append(
+            f"{_name(dtype)} ran {base.seconds / tried.seconds:.2f} times as fast as float32 here, "
+            f"loss off by {loss_error:.2%}, gradient cosine {cosine:.3f}"
+        )
     torch.set_rng_state(generator)
-    return best
+    return Precision(chosen, f"{_name(chosen)}, as measured: {'; '.join(notes)}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class _Probe:
 def _probe(
     model: nn.Module, criterion: Any, batch: Batch, device: Device, preprocess: Preprocess, dtype: torch.dtype
 ) -> _Probe:
-    """Median seconds of two passes after a first that does not count."""
+    """The faster of two passes after a first that does not count (other load only ever slows)."""
     trial = copy.deepcopy(model).train()
     scaler, seconds = device.scaler(dtype), []
     images, targets = preprocess.normalise(device.to(batch.images)), device.to(batch.targets)
@@ -96,4 +97,4 @@ def _probe(
         device.synchronize()
         seconds.append(time.perf_counter() - start)
     gradient = torch.cat([p.grad.detach().float().flatten().cpu() for p in trial.parameters() if p.grad is not None])
-    return _Probe(statistics.median(seconds[1:]), float(loss.detach()), gradient)
+    return _Probe(min(seconds[1:]), float(loss.detach()), gradient)

@@ -14,6 +14,7 @@ from torch import Tensor
 from anyolo import console
 from anyolo.config.schema import TrainVerb
 from anyolo.data import AnnotationIndex, DetectionDataset, make_loader, open_data
+from anyolo.data.dataset import check_size
 from anyolo.data.loader import Loader
 from anyolo.devices import Device, open_device
 from anyolo.errors import TrainingError
@@ -59,9 +60,10 @@ def train(
     *,
     explicit: Iterable[str] = (),
     folder: RunFolder,
+    is_random: bool = False,
     resume: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Train ``model`` (its weights are the start) as ``config`` says, in ``folder``.
+    """Train ``model`` as ``config`` says, in ``folder``. Its weights are the start; ``is_random``: they mean nothing.
 
     ``args`` is the flat form of ``config`` that is stored for a resume; ``resume`` is the ``training`` part of a
     last.pt, whose averaged weights ``model`` then holds. Raises KeyboardInterrupt after a clean stop by the user.
@@ -70,7 +72,7 @@ def train(
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
     train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
-    model = fit_classes(model, spec, len(train_index.names))
+    model = fit_classes(model, spec, len(train_index.names), is_random=is_random)
     _freeze(model, config.optim.freeze)
     loader, val_loader = _loaders(spec, config, train_index, val_index, device)
     stop = StopHook()
@@ -90,11 +92,14 @@ def train(
         val_loader.close()
 
 
-def fit_classes(model: Detector, spec: FamilySpec, nc: int) -> Detector:
+def fit_classes(model: Detector, spec: FamilySpec, nc: int, *, is_random: bool = False) -> Detector:
     """The model with ``nc`` classes: itself, or a new one with every weight that fits, saying what did not."""
-    if model.nc == nc:
+    if model.nc == nc and not is_random:
         return model
+    # built anew even where the class count fits, so that random weights follow from the run's seed alone
     fresh = build(model.rows, size=model.size, nc=nc, batch_norm=spec.batch_norm)
+    if is_random:
+        return fresh
     missed = transfer(fresh, model.state_dict())
     shown = ", ".join(missed[:3]) + (" ..." if len(missed) > 3 else "")
     total = len(fresh.state_dict())
@@ -131,11 +136,11 @@ def _loaders(
     spec: FamilySpec, config: TrainVerb, train_index: AnnotationIndex, val_index: AnnotationIndex, device: Device
 ) -> tuple[Loader, Loader]:
     data, seed = config.data, config.schedule.seed
-    close = max(0, config.schedule.epochs - config.augment.close_mosaic)
     dataset = DetectionDataset(
-        train_index, spec.preprocess, imgsz=data.imgsz, augment=config.augment, mosaic_until_epoch=close,
+        train_index, spec.preprocess, imgsz=data.imgsz, augment=config.augment,
         rect=data.rect, batch=data.batch, cache=data.cache, seed=seed,
     )  # fmt: skip
+    dataset.mosaic_until_epoch = max(0, config.schedule.epochs - config.augment.close_mosaic)
     val_dataset = DetectionDataset(
         val_index, spec.preprocess, imgsz=data.imgsz, augment=None, rect=True, batch=data.batch, cache=data.cache, seed=seed
     )
@@ -178,7 +183,7 @@ def _assemble(
     else:
         precision = Precision(getattr(torch, resume["choices"]["dtype"]), resume["choices"]["precision"])
         torch.set_num_threads(resume["choices"]["threads"])
-    size = loader.dataset.imgsz
+    size = check_size(config.data.imgsz, spec.preprocess.stride)
     choices = {
         "dtype": str(precision.dtype).removeprefix("torch."),
         "precision": precision.reason,
