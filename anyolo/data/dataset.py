@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from anyolo import console
 from anyolo.config.schema import AugmentConfig
 from anyolo.data.augment.geometry import Labels
 from anyolo.data.index import AnnotationIndex
 from anyolo.data.samples import Sample, SampleMaker, Task
-from anyolo.data.store import PictureStore
+from anyolo.data.store import Cache, PictureStore, make_shelf
 from anyolo.errors import ConfigError
 from anyolo.ops.image import Pixels
 from anyolo.structures import ImageRecord, Preprocess
@@ -36,6 +37,7 @@ class DetectionDataset:
         augment: AugmentConfig | None,
         rect: bool = False,
         batch: int = 16,
+        cache: bool | Cache = False,
         seed: int = 0,
     ) -> None:
         self.index = index
@@ -54,8 +56,9 @@ class DetectionDataset:
         self.numbers: NDArray[np.int64] = numbers
         self.pool_size = max(32, min(8 * batch, _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)))
         mixes = augment is not None and not rect and bool(augment.mosaic or augment.mixup)
+        items = [index.items[k] for k in numbers]
         self.maker = SampleMaker(
-            items=[index.items[k] for k in numbers],
+            items=items,
             sizes_hw=sizes,
             channels=preprocess.channels,
             fit=preprocess.fit,
@@ -65,6 +68,9 @@ class DetectionDataset:
             longest=max(size_hw) if rect and preprocess.fit != "stretch" else None,
             store=PictureStore(recent=self.pool_size + 4 * batch if mixes else 0),
         )
+        if cache:
+            inner = [self.maker.placement(item, self.maker.size_of(k)).inner_hw for k, item in enumerate(items)]
+            self.maker.store.shelf = make_shelf("ram" if cache is True else cache, [i.path for i in items], inner)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -80,8 +86,9 @@ class DetectionDataset:
 
         ``pool``: positions that mosaic and mixup may draw from; all if not given.
         """
-        made = self.maker.make(self.task(epoch, position, pool))
-        return made.image, made.labels, self.record(position, made)
+        image = np.empty((3, *self.maker.size_of(position)), np.uint8)
+        made = self.maker.make(self.task(epoch, position, pool), image)
+        return image, made.labels, self.record(position, made)
 
     def task(self, epoch: int, position: int, pool: NDArray[np.int64] | None = None) -> Task:
         until = self.mosaic_until_epoch
@@ -90,7 +97,9 @@ class DetectionDataset:
 
     def record(self, position: int, made: Sample) -> ImageRecord:
         for path, reason in made.bad:
-            self.bad_files.setdefault(path, reason)
+            if path not in self.bad_files:
+                self.bad_files[path] = reason
+                console.current().warn(f"{path}: {reason}; {'used as an empty grey picture' if self.is_training else 'left out'}")
         item = self.maker.items[position]
         return ImageRecord(item.path, item.size_hw, made.placement, int(self.numbers[position]))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anyolo.data.dataset import DetectionDataset
-from anyolo.data.samples import Sample
 from anyolo.data.workers import Pending, Workers, start_workers
 from anyolo.structures import Batch, Targets
 
@@ -23,7 +24,7 @@ def make_loader(
     """``workers`` is an upper bound; 0 makes every picture in the calling thread when it is needed."""
     if dataset.rect and batch != dataset.batch:
         raise ValueError(f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}")
-    started = start_workers(workers, dataset.maker)
+    started = start_workers(workers, dataset.maker, in_flight=(_BATCHES_AHEAD + 1) * batch)
     return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin)
 
 
@@ -48,25 +49,21 @@ class Loader:
         out); in training it is grey and empty.
         """
         order = self._order(n)
-        ahead: deque[tuple[NDArray[np.int64], list[Pending]]] = deque()
         starts = iter(range(start_batch * self.batch, len(order), self.batch))
+        ahead: deque[_Making] = deque()
         try:
             while True:
                 while len(ahead) <= _BATCHES_AHEAD and (start := next(starts, None)) is not None:
-                    positions = order[start : start + self.batch]
-                    pools = (self._pool(order, start + k) for k in range(len(positions)))
-                    tasks = [self.dataset.task(n, int(p), pool) for p, pool in zip(positions, pools, strict=True)]
-                    ahead.append((positions, [self._workers.start(task) for task in tasks]))
+                    ahead.append(self._start(n, order, start))
                 if not ahead:
                     return
-                positions, pending = ahead.popleft()
-                batch = self._collect(positions, [one.result() for one in pending])
+                batch = self._collect(ahead.popleft())
                 if batch is not None:
                     yield batch
         finally:
-            for _, pending in ahead:
-                for one in pending:
-                    one.cancel()
+            for making in ahead:
+                for pending in making.samples:
+                    pending.cancel()
 
     def close(self) -> None:
         """Stop the workers. The loader cannot be used afterwards."""
@@ -88,15 +85,33 @@ class Loader:
         low = max(0, min(at - size // 2, len(order) - size))
         return order[low : low + size]
 
-    def _collect(self, positions: NDArray[np.int64], samples: Sequence[Sample]) -> Batch | None:
-        records = [self.dataset.record(int(p), sample) for p, sample in zip(positions, samples, strict=True)]
-        kept = range(len(samples))
-        if not self.dataset.is_training:
-            kept = [k for k in kept if not samples[k].bad]
-        if not kept:
-            return None
-        images = torch.empty((len(kept), *samples[0].image.shape), dtype=torch.uint8, pin_memory=self._pin)
+    def _start(self, epoch: int, order: NDArray[np.int64], start: int) -> _Making:
+        positions = order[start : start + self.batch]
+        size_hw = self.dataset.maker.size_of(int(positions[0]))
+        images = torch.empty((len(positions), 3, *size_hw), dtype=torch.uint8, pin_memory=self._pin)
         rows = images.numpy()
-        for row, k in enumerate(kept):
-            rows[row] = samples[k].image
-        return Batch(images, Targets.pad([samples[k].labels for k in kept]), tuple(records[k] for k in kept))
+        samples = []
+        for row, position in enumerate(positions):
+            task = self.dataset.task(epoch, int(position), self._pool(order, start + row))
+            samples.append(self._workers.start(task, rows[row]))
+        return _Making(positions, images, samples)
+
+    def _collect(self, making: _Making) -> Batch | None:
+        samples = [pending.result() for pending in making.samples]
+        records = [self.dataset.record(int(p), s) for p, s in zip(making.positions, samples, strict=True)]
+        labels = [sample.labels for sample in samples]
+        good = [k for k, sample in enumerate(samples) if self.dataset.is_training or not sample.bad]
+        if len(good) == len(samples):
+            return Batch(making.images, Targets.pad(labels), tuple(records))
+        if not good:
+            return None
+        return Batch(making.images[good], Targets.pad([labels[k] for k in good]), tuple(records[k] for k in good))
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """A batch on its way: its pictures are written into ``images`` while the samples are pending."""
+
+    positions: NDArray[np.int64]
+    images: Tensor
+    samples: list[Pending]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anyolo.config.schema import AugmentConfig
 from anyolo.data.augment.geometry import Labels
-from anyolo.data.augment.pipeline import Pipeline
+from anyolo.data.augment.pipeline import Picture, Pipeline
 from anyolo.data.index import Item
 from anyolo.data.store import PictureStore
 from anyolo.errors import DataError
@@ -30,9 +30,8 @@ class Task(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """``image`` (3, H, W), ``labels`` (n, 5) ``class, x1, y1, x2, y2`` in its pixels; ``bad`` files and why."""
+    """``labels`` (n, 5) ``class, x1, y1, x2, y2`` in input pixels; ``bad``: files that failed, and why."""
 
-    image: Pixels
     labels: Labels
     placement: Placement
     bad: tuple[tuple[str, str], ...]
@@ -57,21 +56,20 @@ class SampleMaker:
     longest: int | None
     store: PictureStore
 
-    def make(self, task: Task) -> Sample:
+    def make(self, task: Task, out: Pixels) -> Sample:
+        """Write the picture into ``out`` (3, H, W), whose size is ``size_of(position)``."""
         bad: dict[str, str] = {}
         item, size_hw = self.items[task.position], self.size_of(task.position)
         placement = self.placement(item, size_hw)
         if self.augment is None:
-            pixels, labels = self._fitted(item, placement, bad)
+            pixels, labels = self._fitted(task.position, placement, bad)
         else:
-
-            def load(position: int) -> tuple[Pixels, Labels]:
-                return self._picture(position, size_hw, bad)
 
             pipeline = Pipeline(self.augment, size_hw, self.fit, self.pad_value)
             rng = np.random.default_rng((self.seed, task.epoch, task.position))
-            pixels, labels = pipeline(rng, load, task.position, task.pool, mix=task.mix)
-        return Sample(to_network(pixels, self.channels), labels, placement, tuple(bad.items()))
+            pixels, labels = pipeline(rng, lambda k: self._resized(k, size_hw, bad), task.position, task.pool, mix=task.mix)
+        to_network(pixels, self.channels, out=out)
+        return Sample(labels, placement, tuple(bad.items()))
 
     def size_of(self, position: int) -> SizeHW:
         return self.sizes_hw[position if len(self.sizes_hw) > 1 else 0]
@@ -83,28 +81,30 @@ class SampleMaker:
         inner = (max(1, round(item.size_hw[0] * gain)), max(1, round(item.size_hw[1] * gain)))
         return Placement(size_hw, inner, (gain, gain), place(inner, size_hw, enlarge=False).offset_xy)
 
-    def _fitted(self, item: Item, placement: Placement, bad: dict[str, str]) -> tuple[Pixels, Labels]:
-        try:
-            pixels = fit_image(self.store.load(item, placement.inner_hw), placement, pad_value=self.pad_value)
-        except DataError as error:
-            bad[item.path] = error.message
-            pixels = np.full((*placement.input_hw, 3), self.pad_value, np.uint8)
-        own = item.keep(~item.crowd)
-        return pixels, np.concatenate((own.labels[:, :1], placement.forward(own.boxes_xyxy)), 1)
+    def _fitted(self, position: int, placement: Placement, bad: dict[str, str]) -> Picture:
+        pixels = self._load(position, placement, bad)
+        own = self.items[position].keep(~self.items[position].crowd)
+        labels = np.concatenate((own.labels[:, :1], placement.forward(own.boxes_xyxy)), 1)
+        return fit_image(pixels, placement, pad_value=self.pad_value), labels
 
-    def _picture(self, position: int, size_hw: SizeHW, bad: dict[str, str]) -> tuple[Pixels, Labels]:
+    def _resized(self, position: int, size_hw: SizeHW, bad: dict[str, str]) -> Picture:
         """A picture resized to fit, not padded; one that cannot be decoded is grey and empty."""
         item = self.items[position]
-        height, width = self.placement(item, size_hw).inner_hw
-        try:
-            pixels = self.store.load(item, (height, width))
-        except DataError as error:
-            bad[item.path] = error.message
-            return np.full((height, width, 3), self.pad_value, np.uint8), np.zeros((0, 5), np.float32)
+        placement = self.placement(item, size_hw)
+        pixels = self._load(position, placement, bad)
         rows = item.labels[~item.crowd] if item.crowd.any() else item.labels
+        if item.path in bad:
+            rows = rows[:0]
         labels = np.empty_like(rows)
+        sides = np.array(placement.inner_hw[::-1], np.float32)
         labels[:, 0] = rows[:, 0]
-        sides = np.array((width, height), np.float32)
         labels[:, 1:3] = (rows[:, 1:3] - rows[:, 3:] / 2) * sides
         labels[:, 3:] = (rows[:, 1:3] + rows[:, 3:] / 2) * sides
         return pixels, labels
+
+    def _load(self, position: int, placement: Placement, bad: dict[str, str]) -> Pixels:
+        try:
+            return self.store.load(position, self.items[position].path, placement.inner_hw)
+        except DataError as error:
+            bad[self.items[position].path] = error.message
+            return np.full((*placement.inner_hw, 3), self.pad_value, np.uint8)

@@ -1,10 +1,24 @@
-"""Who makes the samples: the calling thread, or workers beside it."""
+"""Who makes the samples: the calling thread, threads, or processes. The samples are the same from all three.
+
+See docs/adr/0002-loader.md for the measurements behind the choice.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+import cv2
+
+from anyolo import console
+from anyolo.data.processes import Processes
 from anyolo.data.samples import Sample, SampleMaker, Task
+from anyolo.ops.image import Pixels
+
+_MOST_THREADS = 2
+"""Above this the interpreter lock costs more than processes do."""
 
 
 class Pending(Protocol):
@@ -14,7 +28,8 @@ class Pending(Protocol):
 
 
 class Workers(Protocol):
-    def start(self, task: Task) -> Pending: ...
+    def start(self, task: Task, out: Pixels) -> Pending:
+        """Have the sample made; its picture is in ``out`` once ``result()`` returned."""
 
     def close(self) -> None: ...
 
@@ -25,23 +40,55 @@ class InCaller:
     def __init__(self, maker: SampleMaker) -> None:
         self._maker = maker
 
-    def start(self, task: Task) -> Pending:
-        return _Later(self._maker, task)
+    def start(self, task: Task, out: Pixels) -> Pending:
+        return _Later(self._maker, task, out)
 
     def close(self) -> None:
         pass
 
 
 class _Later:
-    def __init__(self, maker: SampleMaker, task: Task) -> None:
-        self._maker, self._task = maker, task
+    def __init__(self, maker: SampleMaker, task: Task, out: Pixels) -> None:
+        self._maker, self._task, self._out = maker, task, out
 
     def result(self) -> Sample:
-        return self._maker.make(self._task)
+        return self._maker.make(self._task, self._out)
 
     def cancel(self) -> None:
         pass
 
 
-def start_workers(count: int, maker: SampleMaker) -> Workers:
-    return InCaller(maker)
+class Threads:
+    """OpenCV and most of numpy run beside the interpreter; nothing is copied, pickled or started."""
+
+    def __init__(self, maker: SampleMaker, count: int) -> None:
+        self._maker = maker
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="anyolo-loader")
+        self._cv2_threads = cv2.getNumThreads()
+        cv2.setNumThreads(0)  # the pictures are the parallelism
+
+    def start(self, task: Task, out: Pixels) -> Future[Sample]:
+        return self._pool.submit(self._maker.make, task, out)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(self._cv2_threads)
+
+
+def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int) -> Workers:
+    """At most ``wanted`` workers and one per processor; ``in_flight`` samples may be started and not yet collected."""
+    count = min(wanted, processors())
+    if count < wanted:
+        console.current().line(f"{count} loader workers, one per processor ({wanted} asked for)")
+    if count == 0:
+        return InCaller(maker)
+    if count <= _MOST_THREADS or getattr(sys, "frozen", False) or not sys.executable:
+        return Threads(maker, count)
+    return Processes(maker, count, in_flight=in_flight)
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -119,9 +119,11 @@ def fit_image(pixels_bgr: Pixels, placement: Placement, *, pad_value: int = 114)
     return fitted
 
 
-def to_network(pixels_hwc_bgr: Pixels, channels: Literal["rgb", "bgr"]) -> Pixels:
-    """(H, W, 3) BGR to contiguous (3, H, W) in the order the network was trained on. Always a copy."""
-    planes = np.empty((3, *pixels_hwc_bgr.shape[:2]), np.uint8)
+def to_network(
+    pixels_hwc_bgr: Pixels, channels: Literal["rgb", "bgr"], *, out: Pixels | None = None
+) -> Pixels:
+    """(H, W, 3) BGR to contiguous (3, H, W) in the order the network was trained on; always a copy, into ``out``."""
+    planes = np.empty((3, *pixels_hwc_bgr.shape[:2]), np.uint8) if out is None else out
     order = (2, 1, 0) if channels == "rgb" else (0, 1, 2)
     cv2.split(pixels_hwc_bgr, [planes[k] for k in order])  # 0.07 ms at 416; a numpy transpose takes 0.25 ms
     return planes
