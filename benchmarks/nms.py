@@ -1,4 +1,4 @@
-"""Post-processing of [1, 25200, 85] (filter, class product, sort, suppression): ms, against ultralytics 8.4.190.
+"""Post-processing of [1, 25200, 85] (filter, sort, suppression): ms, against ultralytics 8.4.190.
 
     python benchmarks/nms.py
 
@@ -27,7 +27,7 @@ POINTS, CLASSES = 25200, 80
 
 
 def draw_candidates(count: int) -> NDArray[np.float32]:
-    """(25200, 85): centre, size, objectness, 80 class scores; ten boxes around each of ``count / 10`` objects."""
+    """(25200, 85): centre, size, objectness, 80 class scores; ten boxes around each object."""
     rng = np.random.default_rng(count)
     objects = count // 10
     centre, size = rng.uniform(30, 610, (objects, 2)), rng.uniform(20, 150, (objects, 2))
@@ -86,7 +86,7 @@ def ours_compiled(rows: NDArray[np.float32]) -> Callable[[], Any]:
 
 
 def rival(rows: NDArray[np.float32]) -> Callable[[], Any]:
-    """Its function takes (1, 4 + classes, points) without objectness: the product is made beforehand, untimed."""
+    """Its function takes (1, 4 + classes, points), no objectness: the product is made beforehand, untimed."""
     import torch
     from ultralytics.utils.nms import non_max_suppression
 
