@@ -68,6 +68,8 @@ def train(
     ``args`` is the flat form of ``config`` that is stored for a resume; ``resume`` is the ``training`` part of a
     last.pt, whose averaged weights ``model`` then holds. Raises KeyboardInterrupt after a clean stop by the user.
     """
+    # first of all, so that a run killed at any later moment can be started again from its folder
+    folder.write_args({**args, "explicit": sorted(explicit)})
     device = open_device(config.device.device, threads=config.device.threads)
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
@@ -204,7 +206,6 @@ def _assemble(
         ),
         loader=loader, val_loader=val_loader, val_index=val_index,
     )  # fmt: skip
-    folder.write_args({**args, "explicit": sorted(explicit)})
     if resume is not None:
         restore(run, resume)
         report.line(f"going on with epoch {run.epoch + 1} of {run.epochs}, batch {run.index + 1} of {len(loader)}")
