@@ -17,7 +17,8 @@ from anyolo.structures import ImageRecord, Preprocess
 from anyolo.types import SizeHW
 
 _POOL_BYTES = 128 << 20
-"""Decoded pictures that mosaics choose partners from. A constant: partners must be the same on every machine."""
+"""Decoded pictures that mosaics choose partners from. A constant: partners must be the same on every machine.
+"""
 
 
 class DetectionDataset:
@@ -69,8 +70,12 @@ class DetectionDataset:
             store=PictureStore(recent=self.pool_size + 4 * batch if mixes else 0),
         )
         if cache:
-            inner = [self.maker.placement(item, self.maker.size_of(k)).inner_hw for k, item in enumerate(items)]
-            self.maker.store.shelf = make_shelf("ram" if cache is True else cache, [i.path for i in items], inner)
+            inner = [
+                self.maker.placement(item, self.maker.size_of(k)).inner_hw for k, item in enumerate(items)
+            ]
+            self.maker.store.shelf = make_shelf(
+                "ram" if cache is True else cache, [i.path for i in items], inner
+            )
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -99,13 +104,14 @@ class DetectionDataset:
         for path, reason in made.bad:
             if path not in self.bad_files:
                 self.bad_files[path] = reason
-                console.current().warn(f"{path}: {reason}; {'used as an empty grey picture' if self.is_training else 'left out'}")
+                fate = "used as an empty grey picture" if self.is_training else "left out"
+                console.current().warn(f"{path}: {reason}; {fate}")
         item = self.maker.items[position]
         return ImageRecord(item.path, item.size_hw, made.placement, int(self.numbers[position]))
 
 
 def check_size(imgsz: int | SizeHW, stride: int) -> SizeHW:
-    """``imgsz`` as (height, width). ConfigError names the nearest sizes when a side is not a stride multiple."""
+    """``imgsz`` as (height, width). ConfigError names the nearest sizes if a side is no stride multiple."""
     size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
     for side in size_hw:
         if side < stride or side % stride:

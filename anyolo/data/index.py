@@ -82,7 +82,9 @@ class AnnotationIndex:
         wrong = [c for c in classes if not 0 <= c < self.nc]
         if wrong:
             raise ConfigError(
-                f"there is no class {wrong[0]}", where="classes", hint=f"The data set has classes 0 to {self.nc - 1}."
+                f"there is no class {wrong[0]}",
+                where="classes",
+                hint=f"The data set has classes 0 to {self.nc - 1}.",
             )
         kept = np.asarray(tuple(classes), np.float32)
         return replace(self, items=tuple(item.keep(np.isin(item.labels[:, 0], kept)) for item in self.items))

@@ -23,23 +23,31 @@ _VERSION = 1
 
 
 def cached_index(
-    build: Callable[[], AnnotationIndex], *, root: str, name: str, files: Sequence[str], facts: Sequence[str] = ()
+    build: Callable[[], AnnotationIndex],
+    *,
+    root: str,
+    name: str,
+    files: Callable[[str], Sequence[str]],
+    facts: Sequence[str] = (),
 ) -> AnnotationIndex:
-    """``build()`` for the data set ``root``, or what it gave for the same ``files`` and ``facts`` before.
+    """``build()`` for the data set ``root``, or what it gave for the same files and ``facts`` before.
 
+    ``files(folder)`` lists what the index depends on, given the ``root`` that the index names.
     Kept in ``cache_folder()``; where nothing can be written, that is said and the work repeated.
     """
     folder = cache_folder()
     if folder is None:
-        console.current().warn("no cache folder can be written; set XDG_CACHE_HOME, or every start reads all label files")
+        console.current().warn(
+            "no cache folder can be written; set XDG_CACHE_HOME, or every start reads all label files"
+        )
         return build()
-    key = fingerprint(files, facts)
     path = folder / f"{name}-{hashlib.sha256(os.path.abspath(root).encode()).hexdigest()[:8]}.npz"
-    found = _load(path, key)
-    if found is None:
-        found = build()
-        _save(found, path, key)
-    return found
+    key, found = _load(path)
+    if found is not None and key == fingerprint(files(found.root), facts):
+        return found
+    built = build()
+    _save(built, path, fingerprint(files(built.root), facts))
+    return built
 
 
 def cache_folder() -> Path | None:
@@ -63,7 +71,9 @@ def fingerprint(files: Sequence[str], facts: Sequence[str] = ()) -> str:
     for path in files:
         try:
             status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+            )
         except OSError:
             digest.update(f"{path}\0absent\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -79,7 +89,7 @@ def _user_cache() -> Path:
 
 
 def _save(index: AnnotationIndex, path: Path, key: str) -> None:
-    """Written beside and renamed, so that a reader never sees half of it. A full disk costs the cache only."""
+    """Written beside and renamed: a reader never sees half of it. A full disk costs the cache only."""
     items = index.items
     text = {
         "key": key,
@@ -106,28 +116,28 @@ def _save(index: AnnotationIndex, path: Path, key: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        console.current().warn(f"{path}: the index could not be kept ({error.strerror}); the next start reads again")
+        console.current().warn(
+            f"{path}: the index could not be kept ({error.strerror}); the next start reads again"
+        )
 
 
-def _load(path: Path, key: str) -> AnnotationIndex | None:
-    """None when there is none, it is of other files, or it is damaged."""
+def _load(path: Path) -> tuple[str, AnnotationIndex | None]:
+    """(key, index); None when there is none or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             text = json.loads(bytes(stored["text"]))
-            if text["key"] != key:
-                return None
             sizes, counts = stored["sizes"].tolist(), stored["counts"]
             ends = np.cumsum(counts)[:-1]
             labels, crowd, area = (np.split(stored[name], ends) for name in ("labels", "crowd", "area"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+        return "", None
     items = tuple(
         Item(path=p, size_hw=(size[0], size[1]), labels=rows, crowd=c, area=a, image_id=image_id)
         for p, size, rows, c, a, image_id in zip(
             text["paths"], sizes, labels, crowd, area, text["image_ids"], strict=False
         )
     )
-    return AnnotationIndex(
+    return text["key"], AnnotationIndex(
         names=tuple(text["names"]),
         items=items,
         problems=tuple(Problem(*problem) for problem in text["problems"]),

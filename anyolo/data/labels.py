@@ -17,7 +17,7 @@ _SLACK = 1e-3
 
 
 def read_label_file(path: str, nc: int) -> tuple[NDArray[np.float32], list[Problem]]:
-    """(n, 5) float32 inside the picture, duplicates removed; an absent or empty file is a background picture."""
+    """(n, 5) float32 inside the picture, no duplicates; an absent or empty file is a background picture."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()

@@ -23,13 +23,17 @@ def make_loader(
 ) -> Loader:
     """``workers`` is an upper bound; 0 makes every picture in the calling thread when it is needed."""
     if dataset.rect and batch != dataset.batch:
-        raise ValueError(f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}")
+        raise ValueError(
+            f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}"
+        )
     started = start_workers(workers, dataset.maker, in_flight=(_BATCHES_AHEAD + 1) * batch)
     return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin)
 
 
 class Loader:
-    """``epoch(n)`` gives the batches of epoch ``n``, the same on every machine and with any number of workers."""
+    """``epoch(n)`` gives the batches of epoch ``n``, the same on every machine and with any number of
+    workers.
+    """
 
     def __init__(
         self, dataset: DetectionDataset, *, batch: int, workers: Workers, shuffle: bool, seed: int, pin: bool
@@ -45,8 +49,8 @@ class Loader:
     def epoch(self, n: int, start_batch: int = 0) -> Iterator[Batch]:
         """Batches of epoch ``n`` from ``start_batch`` on; the skipped ones are not made.
 
-        In evaluation a picture that cannot be decoded is missing from its batch (and a batch without any is left
-        out); in training it is grey and empty.
+        In evaluation a picture that cannot be decoded is missing from its batch (and a batch without any is
+        left out); in training it is grey and empty.
         """
         order = self._order(n)
         starts = iter(range(start_batch * self.batch, len(order), self.batch))
@@ -105,7 +109,9 @@ class Loader:
             return Batch(making.images, Targets.pad(labels), tuple(records))
         if not good:
             return None
-        return Batch(making.images[good], Targets.pad([labels[k] for k in good]), tuple(records[k] for k in good))
+        return Batch(
+            making.images[good], Targets.pad([labels[k] for k in good]), tuple(records[k] for k in good)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,9 @@ def is_picture(name: str) -> bool:
 
 
 def list_pictures(folder: str) -> list[str]:
-    """All pictures below ``folder``, hidden files and folders left out, in an order that is the same everywhere."""
+    """All pictures below ``folder``, hidden files and folders left out, in an order that is the same
+    everywhere.
+    """
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if not f.startswith(".")]

@@ -1,9 +1,9 @@
 """Loader workers as child processes.
 
 They are started as ``python -c``, not by multiprocessing: nothing is forked from a process with threads, the
-user's script is not imported again (no ``__main__`` guard), and they import neither torch nor the rest of the house
-(0.3 s and 60 MB each). Pictures come back through shared memory, the rest through pipes. A child ends when its
-pipe does, so none outlives a killed parent.
+user's script is not imported again (no ``__main__`` guard), and they import neither torch nor the rest of the
+house (0.3 s and 60 MB each). Pictures come back through shared memory, the rest through pipes. A child ends
+when its pipe does, so none outlives a killed parent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -59,7 +60,9 @@ class Processes:
         self._greeting = pickle.dumps((maker, self._memory, self._slot_bytes), protocol=5)
         self._children = [_Child(_spawn(inherited)) for _ in range(count)]
         self._ready: list[_Child] = []
-        self._readers = [threading.Thread(target=self._listen, args=(c,), daemon=True) for c in self._children]
+        self._readers = [
+            threading.Thread(target=self._listen, args=(c,), daemon=True) for c in self._children
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -139,7 +142,7 @@ class Processes:
             self._failure = AnyoloError(
                 f"a loader worker died ({how})",
                 where=f"process {child.process.pid}",
-                hint="Often the system ran out of memory: use fewer workers=, a smaller batch=, or workers=0.",
+                hint="Often the system ran out of memory: use fewer workers= or a smaller batch=.",
             )
             lost = [job for other in self._children for job in other.jobs] + list(self._waiting)
             self._waiting.clear()
@@ -205,7 +208,5 @@ def _receive(pipe: BinaryIO | Any) -> bytes:
 
 
 def _close(pipe: BinaryIO | Any) -> None:
-    try:
+    with suppress(OSError):
         pipe.close()
-    except OSError:
-        pass

@@ -27,7 +27,9 @@ def open_data(
         DataError: no such file or split, a broken file, or not one usable picture.
     """
     if not data:
-        raise DataError("no data set given", where="data", hint="Type data=my/data.yaml, a folder or a COCO json.")
+        raise DataError(
+            "no data set given", where="data", hint="Type data=my/data.yaml, a folder or a COCO json."
+        )
     if not os.path.exists(data):
         raise DataError("there is no such file or folder", where=data, hint=_nearby(data))
     for name in FORMATS.names():

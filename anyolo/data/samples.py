@@ -39,11 +39,11 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleMaker:
-    """Makes samples from nothing but (seed, epoch, position): worker count, order and restarts change no byte.
+    """Samples from nothing but (seed, epoch, position): worker count, order and restarts change no byte.
 
-    ``sizes_hw`` is the network input of each position (one entry: the same for all). ``augment`` None: evaluation,
-    the picture only fitted. ``longest`` is set for evaluation in batches of similar aspect, where the input may be
-    larger than the resized picture.
+    ``sizes_hw`` is the network input of each position (one entry: the same for all). ``augment`` None:
+    evaluation, the picture only fitted. ``longest`` is set for evaluation in batches of similar aspect, where
+    the input may be larger than the resized picture.
     """
 
     items: Sequence[Item]
@@ -64,10 +64,11 @@ class SampleMaker:
         if self.augment is None:
             pixels, labels = self._fitted(task.position, placement, bad)
         else:
-
             pipeline = Pipeline(self.augment, size_hw, self.fit, self.pad_value)
             rng = np.random.default_rng((self.seed, task.epoch, task.position))
-            pixels, labels = pipeline(rng, lambda k: self._resized(k, size_hw, bad), task.position, task.pool, mix=task.mix)
+            pixels, labels = pipeline(
+                rng, lambda k: self._resized(k, size_hw, bad), task.position, task.pool, mix=task.mix
+            )
         to_network(pixels, self.channels, out=out)
         return Sample(labels, placement, tuple(bad.items()))
 

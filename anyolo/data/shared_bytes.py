@@ -1,7 +1,7 @@
 """Bytes that a process and its workers see alike, and that vanish with them, even when they are killed.
 
-Neither needs ``/dev/shm``, which containers make small: Linux has anonymous memory files, Windows named memory,
-other systems a temporary file without a name.
+Neither needs ``/dev/shm``, which containers make small: Linux has anonymous memory files, Windows named
+memory, other systems a temporary file without a name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from anyolo.ops.image import Pixels
 
 
 class SharedBytes:
-    """``array`` (size,) uint8, zero at first. Pickle it into a worker that was started with ``inherited()``."""
+    """``array`` (size,) uint8, zero at first. Pickle it into a worker started with ``inherited()``."""
 
     def __init__(self, size: int) -> None:
         self.size = max(size, 1)
-        self.handle: int | str = f"anyolo-{uuid.uuid4().hex}" if sys.platform == "win32" else _nameless_file(self.size)
+        self.handle: int | str = (
+            f"anyolo-{uuid.uuid4().hex}" if sys.platform == "win32" else _nameless_file(self.size)
+        )
         self._open()
 
     def _open(self) -> None:

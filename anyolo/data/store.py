@@ -1,4 +1,4 @@
-"""Decoded pictures at the size the network uses. What a caller gets never depends on what happens to be kept."""
+"""Decoded pictures at the size the network uses. What a caller gets never depends on what is kept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PictureStore:
         self._lock = threading.Lock()
 
     def load(self, position: int, path: str, inner_hw: SizeHW) -> Pixels:
-        """Picture ``position`` resized to ``inner_hw``, BGR, read-only. DataError when it cannot be decoded."""
+        """Picture ``position`` resized to ``inner_hw``, BGR, read-only. DataError if it cannot be decoded."""
         if self.shelf is not None:
             found = self.shelf.get(position)
             return self.shelf.put(position, _decode(path, inner_hw)) if found is None else found
@@ -62,10 +62,10 @@ class PictureStore:
 
 
 class Shelf:
-    """One place per picture in shared memory or in a file: pixels, and a checksum that is 0 while it is empty.
+    """A place per picture in shared memory or in a file: pixels, and a checksum that is 0 while it is empty.
 
-    The checksum is looked at once per process and picture, so that what a crash left half written is decoded anew.
-    Two workers may fill a place at once; they write the same bytes.
+    The checksum is looked at once per process and picture, so that what a crash left half written is decoded
+    anew. Two workers may fill a place at once; they write the same bytes.
     """
 
     def __init__(self, sizes_hw: Sequence[SizeHW], memory: SharedBytes | Path) -> None:
@@ -114,18 +114,22 @@ def make_shelf(cache: Cache, paths: Sequence[str], sizes_hw: Sequence[SizeHW]) -
     if cache == "ram":
         free = free_memory()
         if free is not None and need > free * _MEMORY_SHARE:
-            return _refused(f"cache=ram needs {_gib(need)}, {_gib(free)} of memory is free", 'cache="disk"')
+            _refuse(f"cache=ram needs {_gib(need)}, {_gib(free)} of memory is free", 'cache="disk"')
+            return None
         return Shelf(sizes_hw, SharedBytes(need))
     if cache == "disk":
         folder = cache_folder()
         if folder is None:
-            return _refused("cache=disk found no folder it can write", "XDG_CACHE_HOME")
+            _refuse("cache=disk found no folder it can write", "XDG_CACHE_HOME")
+            return None
         path = folder / f"pictures-{fingerprint(paths, [str(size) for size in sizes_hw])[:24]}.raw"
         if not path.exists() or path.stat().st_size != need:
             free = shutil.disk_usage(folder).free
             if need > free:
-                return _refused(f"cache=disk needs {_gib(need)}, {folder} has {_gib(free)}", "XDG_CACHE_HOME")
+                _refuse(f"cache=disk needs {_gib(need)}, {folder} has {_gib(free)}", "XDG_CACHE_HOME")
+                return None
             _reserve(path, need)
+        console.current().line(f"pictures are kept in {path} ({_gib(need)})")
         return Shelf(sizes_hw, path)
     return None
 
@@ -155,7 +159,7 @@ def _decode(path: str, inner_hw: SizeHW) -> Pixels:
 
 
 def _checksum(pixels: Pixels) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels)) or 1
+    return zlib.crc32(np.ascontiguousarray(pixels).data) or 1
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -169,7 +173,7 @@ def _reserve(path: Path, size: int) -> None:
     os.replace(partial, path)
 
 
-def _refused(reason: str, remedy: str) -> None:
+def _refuse(reason: str, remedy: str) -> None:
     console.current().warn(f"{reason}: pictures are decoded every time; consider {remedy}")
 
 

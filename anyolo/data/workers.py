@@ -76,7 +76,9 @@ class Threads:
 
 
 def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int) -> Workers:
-    """At most ``wanted`` workers and one per processor; ``in_flight`` samples may be started and not yet collected."""
+    """At most ``wanted`` workers and one per processor; ``in_flight`` samples may be started and not yet
+    collected.
+    """
     count = min(wanted, processors())
     if count < wanted:
         console.current().line(f"{count} loader workers, one per processor ({wanted} asked for)")

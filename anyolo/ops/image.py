@@ -1,4 +1,4 @@
-"""Pictures: reading, fitting into a network input, channel order. uint8 throughout, BGR until ``to_network``."""
+"""Pictures: reading, fitting into a network input, channel order. uint8, BGR until ``to_network``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _REDUCED = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """``pixels`` (H, W, 3) BGR, upright; ``size_hw`` is the file's own upright size, also if decoded smaller."""
+    """``pixels`` (H, W, 3) BGR, upright; ``size_hw`` is the file's upright size, also if decoded smaller."""
 
     pixels: Pixels
     size_hw: SizeHW
 
 
 def read_image(path: PathLike, *, at_least: int | None = None) -> LoadedImage:
-    """Decode a file: 8 bits, three channels (grey repeated, alpha dropped, 16 bits halved), Exif rotation applied.
+    """Decode a file: 8 bits, BGR (grey repeated, alpha dropped, 16 bits halved), Exif rotation applied.
 
     With ``at_least`` a JPEG whose longest side is at least 2, 4 or 8 times as long is decoded at that
     fraction: its longest side is then still >= ``at_least``, at a fifth of the time and memory or less.
@@ -56,20 +56,26 @@ def decode_image(data: bytes, name: str, *, at_least: int | None = None) -> Load
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise DataError("this picture cannot be decoded", where=name, hint=f"OpenCV says: {error.err}") from error
+        raise DataError(
+            "this picture cannot be decoded", where=name, hint=f"OpenCV says: {error.err}"
+        ) from error
     if pixels is None:
-        raise DataError("this is not a picture OpenCV can decode", where=name, hint="Convert it to JPEG or PNG.")
+        raise DataError(
+            "this is not a picture OpenCV can decode", where=name, hint="Convert it to JPEG or PNG."
+        )
     if header is None:
         return LoadedImage(cast(Pixels, pixels), (pixels.shape[0], pixels.shape[1]))
     return LoadedImage(upright(cast(Pixels, pixels), header.orientation), header.size_hw)
 
 
 def check_header(data: bytes, name: str) -> ImageHeader | None:
-    """The header of a whole file in memory; None for a format only the decoder knows. DataError for a broken file."""
+    """The header of a whole file in memory; None for a format only the decoder knows. DataError for a broken
+    file.
+    """
     if not data:
-        raise DataError("the file is empty (0 bytes)", where=name, hint="Copy the picture again or remove it.")
+        raise DataError("the file is empty (0 bytes)", where=name, hint="Copy it again or remove it.")
     if ends_early(data):
-        raise DataError("the picture file is cut off", where=name, hint="Copy the picture again or remove it.")
+        raise DataError("the picture file is cut off", where=name, hint="Copy it again or remove it.")
     return parse_header(data)
 
 
@@ -122,7 +128,7 @@ def fit_image(pixels_bgr: Pixels, placement: Placement, *, pad_value: int = 114)
 def to_network(
     pixels_hwc_bgr: Pixels, channels: Literal["rgb", "bgr"], *, out: Pixels | None = None
 ) -> Pixels:
-    """(H, W, 3) BGR to contiguous (3, H, W) in the order the network was trained on; always a copy, into ``out``."""
+    """(H, W, 3) BGR to contiguous (3, H, W) in the order the network expects; always a copy."""
     planes = np.empty((3, *pixels_hwc_bgr.shape[:2]), np.uint8) if out is None else out
     order = (2, 1, 0) if channels == "rgb" else (0, 1, 2)
     cv2.split(pixels_hwc_bgr, [planes[k] for k in order])  # 0.07 ms at 416; a numpy transpose takes 0.25 ms
@@ -138,5 +144,7 @@ def _bytes_of(path: PathLike) -> bytes:
 
 def _unreadable(path: PathLike, error: OSError) -> DataError:
     return DataError(
-        f"cannot read the picture: {error.strerror or error}", where=str(path), hint="Check the path and its rights."
+        f"cannot read the picture: {error.strerror or error}",
+        where=str(path),
+        hint="Check the path and its rights.",
     )

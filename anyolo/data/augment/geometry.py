@@ -1,6 +1,7 @@
 """Pictures laid on a canvas, seen through a random window; and where their boxes went.
 
-Coordinates are continuous: pixel ``k`` covers ``k..k+1``. ``labels`` are (n, 5) float32 ``class, x1, y1, x2, y2``.
+Coordinates are continuous: pixel ``k`` covers ``k..k+1``. ``labels`` are (n, 5) float32 ``class, x1, y1, x2,
+y2``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _MIN_ZOOM = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A picture on the canvas with its top left corner at ``left, top`` (may be negative); labels in its own pixels."""
+    """A picture on the canvas with its top left corner at ``left, top`` (may be negative); labels in its own
+    pixels.
+    """
 
     pixels: Pixels
     labels: Labels
@@ -35,7 +38,9 @@ class Tile:
     top: int
 
 
-def random_window(rng: np.random.Generator, config: AugmentConfig, canvas_hw: SizeHW, output_hw: SizeHW) -> Matrix:
+def random_window(
+    rng: np.random.Generator, config: AugmentConfig, canvas_hw: SizeHW, output_hw: SizeHW
+) -> Matrix:
     """(3, 3) from canvas to output: zoom, rotation, shear and perspective about the middle, then a shift."""
     (canvas_h, canvas_w), (rows, columns) = canvas_hw, output_hw
     perspective = rng.uniform(-config.perspective, config.perspective, 2)
@@ -81,9 +86,9 @@ def _paint_upright(
 ) -> tuple[Pixels, NDArray[np.float32], NDArray[np.float32]]:
     """Zoom and shift only: each tile's visible part is resized straight into the output.
 
-    The canvas is never built (0.9 ms instead of 2.3 ms a mosaic at 416). Parts are whole pixels on both sides, so
-    each tile gets a gain and a shift (x, y, x, y) of its own, at most half a source pixel off; its boxes are moved
-    by exactly those. A tile out of sight keeps zeros, which no box survives.
+    The canvas is never built (0.9 ms instead of 2.3 ms a mosaic at 416). Parts are whole pixels on both
+    sides, so each tile gets a gain and a shift (x, y, x, y) of its own, at most half a source pixel off; its
+    boxes are moved by exactly those. A tile out of sight keeps zeros, which no box survives.
     """
     output = np.full((*output_hw, 3), pad_value, np.uint8)
     gains, shifts = np.zeros((2, len(tiles), 4), np.float32)
@@ -103,7 +108,9 @@ def _paint_upright(
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """``taken`` pixels of a tile from ``source`` fill ``shown`` output pixels from ``target``, along one axis."""
+    """``taken`` pixels of a tile from ``source`` fill ``shown`` output pixels from ``target``, along one
+    axis.
+    """
 
     source: int
     taken: int

@@ -39,7 +39,7 @@ class Pipeline:
         *,
         mix: bool,
     ) -> Picture:
-        """``load(k)`` gives picture ``k``; partners are drawn from ``pool``; ``mix`` allows mosaic and mixup."""
+        """``load(k)`` gives picture ``k``; partners come from ``pool``; ``mix`` allows mosaic and mixup."""
         config = self.config
         pixels, labels = self._scene(rng, load, position, pool, mix=mix)
         if mix and config.mixup and rng.random() < config.mixup:
@@ -72,7 +72,13 @@ class Pipeline:
             laid = place((pixels.shape[0], pixels.shape[1]), self.size_hw, fit=self.fit, enlarge=False)
             tiles = [Tile(pixels, labels, int(laid.offset_xy[0]), int(laid.offset_xy[1]))]
             canvas_hw = self.size_hw
-        return render(tiles, random_window(rng, self.config, canvas_hw, self.size_hw), canvas_hw, self.size_hw, self.pad_value)
+        return render(
+            tiles,
+            random_window(rng, self.config, canvas_hw, self.size_hw),
+            canvas_hw,
+            self.size_hw,
+            self.pad_value,
+        )
 
 
 def _flip(pixels: Pixels, axis: int) -> Pixels:

@@ -8,6 +8,7 @@ from anyolo.registry import Registry
 FORMATS: Registry[DatasetFormat] = Registry(
     "data set format",
     {
+        "coco": "anyolo.data.formats.coco:COCO",
         "yolo": "anyolo.data.formats.yolo:YOLO",
     },
     group="anyolo.data_formats",

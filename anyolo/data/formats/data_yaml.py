@@ -1,8 +1,8 @@
 """``data.yaml``: where the pictures of each split are and what the classes are called.
 
 Rules of the field: ``path`` is relative to the yaml's own folder, then to the working directory; a split is a
-folder, a list file, or several of them; ``names`` is a list or ``{0: name}``; ``nc`` is optional. ``download``
-is never executed.
+folder, a list file, or several of them; ``names`` is a list or ``{0: name}``; ``nc`` is optional.
+``download`` is never executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DataFile:
 
 
 def read_data_yaml(path: str) -> DataFile:
-    """DataError names the line of a broken file, missing keys, and a ``nc`` that contradicts ``names``."""
+    """DataError: the line of a broken file, missing keys, an ``nc`` that contradicts ``names``."""
     content = _load(path)
     own = os.path.dirname(os.path.abspath(path))
     base = str(content.get("path") or ".")
@@ -42,7 +42,7 @@ def read_data_yaml(path: str) -> DataFile:
         raise DataError(
             f"path: {base} does not exist",
             where=path,
-            hint=f"Looked for {candidates[0]} and {candidates[1]}. Correct path: in the file; nothing is downloaded.",
+            hint=f"Looked for {candidates[0]} and {candidates[1]}. Nothing is downloaded: correct it.",
         )
     splits = {}
     for split, keys in SPLITS.items():
@@ -56,7 +56,9 @@ def list_split(config: DataFile, split: str) -> tuple[list[str], list[str]]:
     """The picture files of a split, in order and each once, and the listed ones that do not exist."""
     if split not in config.splits:
         known = ", ".join(config.splits) or "none"
-        raise DataError(f"there is no {split} split", where=config.path, hint=f"Splits in this file: {known}.")
+        raise DataError(
+            f"there is no {split} split", where=config.path, hint=f"Splits in this file: {known}."
+        )
     pictures: list[str] = []
     missing: list[str] = []
     for entry in config.splits[split]:
@@ -73,7 +75,9 @@ def list_split(config: DataFile, split: str) -> tuple[list[str], list[str]]:
 
 
 def read_list(path: str, folders: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """One picture a line, relative to the list's own folder or to ``folders``: (found, ``path:line (entry)`` lost)."""
+    """One picture a line, relative to the list's own folder or to ``folders``: (found, ``path:line (entry)``
+    lost).
+    """
     places = (os.path.dirname(os.path.abspath(path)), *folders)
     found, lost = [], []
     with open(path, encoding="utf-8-sig") as file:
@@ -102,7 +106,9 @@ def _load(path: str) -> dict[str, Any]:
             hint="Check the indentation and the quotes around names with special characters.",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the file: {error}", where=path, hint="It must be a text file in UTF-8.") from error
+        raise DataError(
+            f"cannot read the file: {error}", where=path, hint="It must be a text file in UTF-8."
+        ) from error
     if not isinstance(content, dict):
         raise DataError("this file holds no keys", where=path, hint="It needs train:, val: and names:.")
     return content
@@ -111,20 +117,28 @@ def _load(path: str) -> dict[str, Any]:
 def _class_names(content: Mapping[str, Any], path: str) -> tuple[str, ...]:
     names, nc = content.get("names"), content.get("nc")
     if nc is not None and (not isinstance(nc, int) or nc < 1):
-        raise DataError(f"nc: {nc} is not a number of classes", where=path, hint="Remove nc:, names: is enough.")
+        raise DataError(
+            f"nc: {nc} is not a number of classes", where=path, hint="Remove nc:, names: is enough."
+        )
     if names is None:
         if nc is None:
-            raise DataError("names: is missing", where=path, hint="Add the class names, for example names: [cat, dog].")
+            raise DataError(
+                "names: is missing", where=path, hint="Add the class names, for example names: [cat, dog]."
+            )
         return tuple(f"class{number}" for number in range(nc))
     if isinstance(names, dict):
         by_number = {int(key): name for key, name in names.items() if str(key).isdigit()}
         if sorted(by_number) != list(range(len(names))):
             raise DataError(
-                f"names: must be numbered 0 to {len(names) - 1} without gaps", where=path, hint=f"It has {list(names)}."
+                f"names: must be numbered 0 to {len(names) - 1} without gaps",
+                where=path,
+                hint=f"It has {list(names)}.",
             )
         names = [by_number[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise DataError("names: must be a list or {0: name}", where=path, hint="For example names: [cat, dog].")
+        raise DataError(
+            "names: must be a list or {0: name}", where=path, hint="For example names: [cat, dog]."
+        )
     if nc is not None and nc != len(names):
         raise DataError(
             f"nc: {nc}, but names: has {len(names)} entries", where=path, hint="Remove nc:, names: is enough."
@@ -136,12 +150,16 @@ def _find(config: DataFile, entry: str, split: str) -> str:
     entry = entry.replace("\\", "/")
     # "../train/images" beside the yaml is how one popular exporter writes "train/images"
     spellings = (entry, entry.removeprefix("../")) if entry.startswith("../") else (entry,)
-    tried = [os.path.normpath(os.path.join(folder, spelling)) for spelling in spellings for folder in config.folders]
+    tried = [
+        os.path.normpath(os.path.join(folder, spelling))
+        for spelling in spellings
+        for folder in config.folders
+    ]
     for place in tried:
         if os.path.exists(place):
             return place
     raise DataError(
         f"{split}: {entry} does not exist",
         where=config.path,
-        hint=f"Looked for {', '.join(dict.fromkeys(tried))}. Nothing is downloaded: put the pictures there or correct it.",
+        hint=f"Looked for {', '.join(dict.fromkeys(tried))}. Correct the path; nothing is downloaded.",
     )

@@ -26,7 +26,7 @@ class YoloFormat:
     name = "yolo"
 
     def matches(self, root: str) -> bool:
-        return os.path.isdir(root) or root.lower().endswith((".yaml", ".yml", ".txt"))
+        return root.lower().endswith((".yaml", ".yml", ".txt")) or os.path.isdir(root)
 
     def read(self, root: str, split: str) -> AnnotationIndex:
         config = _open(root)
@@ -42,7 +42,7 @@ class YoloFormat:
             lambda: _scan(config, split, pictures, labels, missing),
             root=config.path,
             name=f"yolo-{split}",
-            files=[*pictures, *labels],
+            files=lambda _: [*pictures, *labels],
             facts=[*config.names, *missing],
         )
         _refuse_short_names(index, config, labels)
@@ -94,7 +94,9 @@ def _open(root: str) -> DataFile:
     if not os.path.isdir(root):
         pictures, _ = read_list(root, ())
         own = os.path.dirname(os.path.abspath(root))
-        return DataFile(root, (own,), dict.fromkeys(SPLITS, (os.path.basename(root),)), _names_for(own, pictures))
+        return DataFile(
+            root, (own,), dict.fromkeys(SPLITS, (os.path.basename(root),)), _names_for(own, pictures)
+        )
     inside = [os.path.join(root, name) for name in ("data.yaml", "data.yml", "dataset.yaml")]
     written = next((path for path in inside if os.path.exists(path)), None)
     if written:
@@ -128,7 +130,9 @@ def _scan(
     problems = [Problem(where, "no such file", "missing picture") for where in missing]
     items = []
     pairs = list(zip(pictures, labels, strict=True))
-    for item, own in read_many(lambda pair: _read_pair(*pair, nc=len(config.names)), pairs, f"reading {split}"):
+    for item, own in read_many(
+        lambda pair: _read_pair(*pair, nc=len(config.names)), pairs, f"reading {split}"
+    ):
         problems += own
         items += [item] if item else []
     return AnnotationIndex(
@@ -160,12 +164,14 @@ def _read_pair(picture: str, label: str, *, nc: int) -> tuple[Item | None, list[
 
 
 def _refuse_short_names(index: AnnotationIndex, config: DataFile, labels: Sequence[str]) -> None:
-    """A wrong class in one file is a slip; in many files the names are wrong, and training would learn nonsense."""
+    """A wrong class in one file is a slip; in many files the names are wrong, and training would learn
+    nonsense.
+    """
     wrong = [problem for problem in index.problems if problem.kind == "class out of range"]
     files = {problem.where.rpartition(":")[0] for problem in wrong}
     if len(files) > 1 and len(files) > 0.1 * len(labels):
         raise DataError(
             f"{len(wrong)} labels in {len(files)} files have a class that names: does not list",
             where=wrong[0].where,
-            hint=f"{config.path} names {len(config.names)} classes (0 to {len(config.names) - 1}); {wrong[0].message}.",
+            hint=f"{config.path} names {len(config.names)} classes; {wrong[0].message}.",
         )
