@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -71,8 +72,17 @@ def _run(verb: str, values: dict[str, Any], *, as_json: bool) -> int:
 
         result = api.run(verb, values)
     if as_json:
-        console.print_document(result.to_json())
+        console.print_document(_finite(result.to_json()))
     return 0 if result.ok else 1
+
+
+def _finite(document: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for a figure that does not exist."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 class _WarningsOnly(console.NullReporter):

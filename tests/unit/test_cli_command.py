@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def test_json_is_one_document_on_stdout_and_all_else_on_stderr(verbs, capsys):
     assert json.loads(out) == {"größe": 1}
     assert out.count("\n") == 1
     assert all(words in err for words in ("working", "careful", "a stray word"))
+
+
+def test_a_figure_that_does_not_exist_is_null_in_json(verbs, capsys):
+    verbs(lambda verb, values: result({"metrics": {"mAP50": math.nan}, "rows": [(1.5, math.inf)]}))
+    assert main(["val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"metrics": {"mAP50": None}, "rows": [[1.5, None]]}
 
 
 def test_people_get_words_on_stdout(verbs, capsys):
