@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -26,6 +28,21 @@ if TYPE_CHECKING:
     from anyolo.errors import AnyoloError
 
 __all__ = ["YOLO", "AnyoloError", "__version__", "demo", "export", "info", "predict", "train", "val"]
+
+
+def _verb(name: str) -> property:
+    """The public function, whatever was imported before: importing a room sets an attribute of its own name."""
+    return property(lambda module: getattr(import_module(_PUBLIC[name]), name), lambda module, room: None)
+
+
+class _Package(ModuleType):
+    """``anyolo.train(...)`` is a verb and ``anyolo/train/`` a room; as an attribute the verb wins (docs/adr/0004)."""
+
+    train = _verb("train")
+    export = _verb("export")
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

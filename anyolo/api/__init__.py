@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from anyolo.api.demo import DemoResult, run_demo
+from anyolo.api.demonstration import DemoResult, run_demo
 from anyolo.api.training import run_train
-from anyolo.api.using import ExportResult, InfoResult, PredictResult, ValResult, run_export, run_info, run_predict, run_val
+from anyolo.api.using import InfoResult, PredictResult, ValResult, run_export, run_info, run_predict, run_val
 from anyolo.api.yolo import YOLO
+from anyolo.export import ExportResult
 from anyolo.registry import Registry
 from anyolo.train.start import TrainResult
 
@@ -26,7 +27,7 @@ class Result(Protocol):
 VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
     "verb",
     {
-        "demo": "anyolo.api.demo:run_demo",
+        "demo": "anyolo.api.demonstration:run_demo",
         "train": "anyolo.api.training:run_train",
         "val": "anyolo.api.using:run_val",
         "predict": "anyolo.api.using:run_predict",

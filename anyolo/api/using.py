@@ -21,7 +21,7 @@ from anyolo.deploy.saving import Saver
 from anyolo.devices import Device, open_device
 from anyolo.errors import DataError, DeviceError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
-from anyolo.export import ExportResult, Runner, export_model, is_artifact, open_artifact
+from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
 from anyolo.nn.count import count
 from anyolo.nn.inference import Inference
 from anyolo.structures import Predictions, Preprocess
@@ -33,26 +33,31 @@ Predict = Callable[[Tensor], Predictions]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A model of any kind, ready to look at pictures."""
+    """A model of any kind, ready to look at pictures; ``fixed_hw`` is the one size an exported file may take."""
 
     predict: Predict
     preprocess: Preprocess
     names: tuple[str, ...]
-    imgsz: SizeHW | None
-    is_fixed: bool = False
+    fixed_hw: SizeHW | None = None
+    notices: Callable[..., list[str]] = lambda **wishes: []
+
+    def warn_of(self, *, conf: float, iou: float, max_det: int, agnostic: bool) -> None:
+        """Say what of these wishes an exported file with its boxes inside cannot fulfil."""
+        for notice in self.notices(conf=conf, iou=iou, max_det=max_det, agnostic=agnostic):
+            console.current().warn(notice)
 
 
 def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
     """Weights, a model name or an exported file."""
     if is_artifact(model.model):
-        runner: Runner = open_artifact(model.model)
+        artifact = open_artifact(model.model, threads=device.threads)
         return Opened(
-            predict=runner.predict, preprocess=runner.preprocess, names=runner.names,
-            imgsz=runner.input_hw, is_fixed=runner.input_hw is not None,
+            predict=artifact.predict, preprocess=artifact.preprocess, names=artifact.names,
+            fixed_hw=artifact.input_hw, notices=artifact.notices,
         )  # fmt: skip
     found, opened = open_model(model), open_device(device.device, threads=device.threads)
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
-    return Opened(predict=inference, preprocess=found.preprocess, names=found.names, imgsz=found.imgsz)
+    return Opened(predict=inference, preprocess=found.preprocess, names=found.names)
 
 
 def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
@@ -91,14 +96,11 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
             where=data.data,
             hint="Train on this data first, or give the data.yaml the model was trained with.",
         )
-    if opened.is_fixed:
-        assert opened.imgsz is not None
-        imgsz: int | tuple[int, int] = opened.imgsz
-    else:
-        imgsz = data.imgsz
+    wishes = config.evaluation
+    opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
     dataset = DetectionDataset(
-        index, opened.preprocess, imgsz=imgsz, augment=None,
-        rect=data.rect and not opened.is_fixed, batch=data.batch, cache=data.cache,
+        index, opened.preprocess, imgsz=opened.fixed_hw or data.imgsz, augment=None,
+        rect=data.rect and opened.fixed_hw is None, batch=data.batch, cache=data.cache,
     )  # fmt: skip
     loader = make_loader(dataset, batch=data.batch, workers=data.workers, shuffle=False, seed=0)
     run = config.run
@@ -142,8 +144,9 @@ def run_predict(values: Mapping[str, Any]) -> PredictResult:
 
 def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictResult:
     """Predict with a model that is open already."""
-    fixed = opened.imgsz if opened.is_fixed else None
-    predictor = Predictor(opened.predict, opened.preprocess, opened.names, config.predict, input_hw=fixed)
+    wishes = config.predict
+    opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
+    predictor = Predictor(opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw)
     saving, run = config.save, config.run
     writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
     folder = RunFolder.create(run.project, run.name, "predict", exist_ok=run.exist_ok) if writes else None
@@ -164,7 +167,12 @@ def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictRes
 def run_export(values: Mapping[str, Any]) -> ExportResult:
     """Settings as in ``anyolo export --help``."""
     config = load(ExportVerb, values).config
-    return export_model(open_model(config.model), config.export, weights=config.model.model)
+    result = export_model(open_model(config.model), config.export, weights=config.model.model)
+    report = console.current()
+    report.line(f"written {result.artifact}")
+    if result.lines:
+        report.line(f"Final boxes from this file alone:\n\n{result.lines}")
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

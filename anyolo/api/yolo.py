@@ -10,7 +10,6 @@ from anyolo import console
 from anyolo.api.models import open_model
 from anyolo.api.training import run_train
 from anyolo.api.using import (
-    ExportResult,
     InfoResult,
     Opened,
     ValResult,
@@ -23,6 +22,7 @@ from anyolo.api.using import (
 from anyolo.config.load import load
 from anyolo.config.schema import DeviceConfig, ModelConfig, PredictVerb
 from anyolo.deploy.results import Results
+from anyolo.export import ExportResult
 from anyolo.nn.model import Detector
 from anyolo.train.start import TrainResult
 

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Boxes = TypeVar("Boxes", Tensor, Any)
+Boxes = TypeVar("Boxes", Tensor, NDArray[Any])
 
 
 def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
@@ -32,7 +33,7 @@ def xyxy_to_xywh(boxes: Boxes) -> Boxes:
     return _join(low, boxes[..., 2:] - low)
 
 
-def _join(first: Any, second: Any) -> Any:
+def _join(first: Boxes, second: Boxes) -> Boxes:
     if isinstance(first, Tensor):
         return torch.cat((first, second), -1)
     return np.concatenate((first, second), -1)

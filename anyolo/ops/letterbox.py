@@ -33,7 +33,8 @@ class Placement:
         """Boxes in input pixels (N, 4) back to the picture of ``size_hw``, clipped to it."""
         gain, offset = np.asarray(self.gain_xy * 2, np.float32), np.asarray(self.offset_xy * 2, np.float32)
         limits = np.asarray((size_hw[1], size_hw[0]) * 2, np.float32)
-        return np.clip((boxes_xyxy - offset) / gain, 0, limits)
+        boxes: NDArray[np.float32] = np.clip((boxes_xyxy - offset) / gain, 0, limits)
+        return boxes
 
 
 Fit = Literal["letterbox", "letterbox_topleft", "stretch"]

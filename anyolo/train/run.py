@@ -110,9 +110,8 @@ def fit(run: Run, hooks: Sequence[Hook]) -> None:
     """Train from the run's position to its last epoch, or until ``stop_reason`` or ``interrupted`` is set."""
     for hook in hooks:
         hook.on_start(run)
-    while run.epoch < run.epochs and not run.stop_reason and not run.interrupted:
-        _train_epoch(run, hooks)
-        if run.interrupted:
+    while run.epoch < run.epochs and not run.stop_reason:
+        if not _train_epoch(run, hooks):
             return
         if any(not math.isfinite(value) for value in run.mean_losses().values()):
             raise TrainingError(
@@ -123,13 +122,12 @@ def fit(run: Run, hooks: Sequence[Hook]) -> None:
         run.epoch, run.index = run.epoch + 1, 0
         for hook in hooks:
             hook.after_epoch(run)
-    if not run.interrupted:
-        for hook in hooks:
-            hook.on_end(run)
+    for hook in hooks:
+        hook.on_end(run)
 
 
-def _train_epoch(run: Run, hooks: Sequence[Hook]) -> None:
-    """The rest of the epoch, from ``run.index`` on, under one progress bar."""
+def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
+    """The rest of the epoch, from ``run.index`` on, under one progress bar; whether it was finished."""
     _set_training(run)
     batch = run.config.data.batch
     with console.current().progress(f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img") as bar:
@@ -146,7 +144,8 @@ def _train_epoch(run: Run, hooks: Sequence[Hook]) -> None:
             bar.describe(f"epoch {run.epoch + 1}/{run.epochs}  {losses}")
             bar.advance(images)
             if run.interrupted:
-                return
+                return False
+    return True
 
 
 def _updates(run: Run) -> Iterator[tuple[int, list[Batch]]]:

@@ -12,12 +12,13 @@ import torch
 
 from anyolo import console
 from anyolo.api.training import run_train
-from anyolo.api.using import ExportResult, ValResult, run_export, run_predict, run_val
+from anyolo.api.using import ValResult, run_export, run_predict, run_val
 from anyolo.config.load import load
 from anyolo.config.schema import DemoVerb
 from anyolo.data import open_data
 from anyolo.data.synth import write_dataset
 from anyolo.evaluate import draw_batch
+from anyolo.export import ExportResult
 from anyolo.ops.boxes import cxcywh_to_xyxy
 from anyolo.train.folder import RunFolder
 
