@@ -86,8 +86,7 @@ def train(
             fit(run, default_hooks(train_index, stop, plots=config.run.plots))
         if run.interrupted:
             place = f"epoch {run.epoch + 1}, batch {run.index} of {len(loader)}"
-            console.current().line(f"stopped at {place}; go on with: anyolo train resume={folder.last}")
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"stopped at {place}, all saved; go on with: anyolo train resume={folder.last}")
         return _finish(run)
     finally:
         loader.close()
