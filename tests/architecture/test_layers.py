@@ -35,7 +35,7 @@ TENSOR_ROOMS = tuple(
 ROOMS = {
     "torch": TENSOR_ROOMS,
     "numpy": TENSOR_ROOMS,
-    "cv2": ("ops.image", "data", "deploy", "evaluate.report"),
+    "cv2": ("ops.image", "ops.draw", "data", "deploy", "evaluate.report"),
     "faster_coco_eval": ("evaluate",),
     "matplotlib": ("evaluate.report",),
     "yaml": EVERYWHERE,
