@@ -55,8 +55,11 @@ class DetectionDataset:
             aspects = [index.items[k].size_hw[0] / index.items[k].size_hw[1] for k in numbers]
             sizes = _rect_sizes(aspects, batch, max(size_hw), preprocess.stride)
         self.numbers: NDArray[np.int64] = numbers
-        self.pool_size = max(32, min(8 * batch, _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)))
+        fitting = _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)
+        self.pool_size = max(32, min(8 * batch, fitting))
         mixes = augment is not None and not rect and bool(augment.mosaic or augment.mixup)
+        # the pool, and the batches being made while it moves on
+        recent = self.pool_size + min(3 * batch, fitting) if mixes else 0
         items = [index.items[k] for k in numbers]
         self.maker = SampleMaker(
             items=items,
@@ -67,7 +70,7 @@ class DetectionDataset:
             augment=augment,
             seed=seed,
             longest=max(size_hw) if rect and preprocess.fit != "stretch" else None,
-            store=PictureStore(recent=self.pool_size + 4 * batch if mixes else 0),
+            store=PictureStore(recent=recent),
         )
         if cache:
             inner = [

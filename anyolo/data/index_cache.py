@@ -124,7 +124,7 @@ def _save(index: AnnotationIndex, path: Path, key: str) -> None:
 def _load(path: Path) -> tuple[str, AnnotationIndex | None]:
     """(key, index); None when there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             text = json.loads(bytes(stored["text"]))
             sizes, counts = stored["sizes"].tolist(), stored["counts"]
             ends = np.cumsum(counts)[:-1]

@@ -158,7 +158,7 @@ def serve() -> None:
 
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the same where there are no sessions
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else writes to stdout must not get between the answers
     cv2.setNumThreads(0)
@@ -186,6 +186,7 @@ def _spawn(inherited: tuple[int, ...]) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env=environment,
         pass_fds=inherited,
+        start_new_session=True,  # Ctrl-C in the terminal is the parent's business
     )
 
 

@@ -165,7 +165,9 @@ def move_boxes(boxes_xyxy: NDArray[np.float32], matrix: Matrix) -> NDArray[np.fl
     corners = boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64)
     moved = corners @ matrix[:2, :2].T + matrix[:2, 2]
     if matrix[2, 0] or matrix[2, 1]:
-        moved /= corners @ matrix[2, :2][:, None] + matrix[2, 2]
+        depth = corners @ matrix[2, :2][:, None] + matrix[2, 2]
+        in_front = (depth > 0.1).all(1, keepdims=True)  # behind the eye a box has no place; it becomes a point
+        moved = np.where(in_front, moved / np.where(in_front, depth, 1), 0)
     return np.concatenate((moved.min(1), moved.max(1)), 1).astype(np.float32)
 
 
