@@ -39,8 +39,8 @@ def find_model(name: str) -> tuple[FamilySpec, str]:
 def build_model(model: str, *, nc: int | None = None) -> tuple[FamilySpec, Detector]:
     """An untrained network from a model name or the path of a YAML of rows.
 
-    The size of a YAML with ``scales`` is the letter in its file name (``yolov8s-mine.yaml``), else its ``scale``,
-    else its first. ``nc`` replaces the number of classes written there.
+    The size of a YAML with ``scales`` is the letter in its file name (``yolov8s-mine.yaml``), else its
+    ``scale``, else its first. ``nc`` replaces the number of classes written there.
 
     Raises:
         UnknownName: neither a known model nor a file.

@@ -15,7 +15,9 @@ from anyolo.nn.model import build
 from anyolo.nn.rows import parse
 
 
-def fits(rows: Mapping[str, Any], tensors: Mapping[str, Tensor], *, size: str = "", nc: int | None = None) -> bool:
+def fits(
+    rows: Mapping[str, Any], tensors: Mapping[str, Tensor], *, size: str = "", nc: int | None = None
+) -> bool:
     """Whether a model of these rows has exactly these tensors (batch counters aside)."""
     try:
         with torch.device("meta"):
@@ -49,7 +51,9 @@ def measured(rows: Mapping[str, Any], tensors: Mapping[str, Tensor], *, nc: int)
                 return None
             args[0] = int(weight.shape[0])
         if kind.repeats_inside:
-            repeats = max(1, len({m[1] for t in tensors if (m := re.match(rf"model\.{row.index}\.m\.(\d+)\.", t))}))
+            repeats = max(
+                1, len({m[1] for t in tensors if (m := re.match(rf"model\.{row.index}\.m\.(\d+)\.", t))})
+            )
         written.append([list(row.sources) if row.many else row.sources[0], repeats, row.block, args])
     start = len(rows["backbone"])
     kept = {k: v for k, v in plan.mapping.items() if k in ("anchors", "activation", "ch", "channels")}

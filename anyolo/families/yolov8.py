@@ -16,8 +16,8 @@ from anyolo.loss.dfl import DFLCriterion
 def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identity | None:
     """A plain distribution head (its second box convolution is not grouped), on rows that give these tensors.
 
-    The rows are the stored ones if they fit, else the family's own in the size that fits, else the stored or own
-    ones with channels and depth read off the tensors.
+    The rows are the stored ones if they fit, else the family's own in the size that fits, else the stored or
+    own ones with channels and depth read off the tensors.
     """
     row = head_row(tensors, "dfl.conv.weight")
     if row is None or not _is_plain(tensors, f"model.{row}."):

@@ -1,4 +1,4 @@
-"""Loss of heads with distribution boxes: task-aligned assignment, class BCE, CIoU, distribution focal loss."""
+"""Loss of heads whose boxes are distributions: task-aligned assignment, class BCE, CIoU, focal sides."""
 
 from __future__ import annotations
 
@@ -9,56 +9,61 @@ from torch import Tensor, nn
 
 from anyolo.assign.tal import TaskAligned
 from anyolo.config.schema import LossConfig
-from anyolo.loss.terms import bce_sum, dfl
-from anyolo.nn.heads.dfl import BINS, DFLHead
+from anyolo.loss.positives import positives_and_classes, slots, take
+from anyolo.loss.terms import distribution_focal
+from anyolo.nn.heads.dfl import BINS, SIDES, DFLHead
 from anyolo.nn.model import Detector
 from anyolo.ops.iou import ciou
 from anyolo.structures import HeadOutput, LossReport, Targets
 
 
 class DFLCriterion(nn.Module):
-    """``(HeadOutput, Targets) -> LossReport``; total is the sum over the images of the batch, items are per image.
+    """``(HeadOutput, Targets) -> LossReport``: the total sums over the images of a batch, items are per
+    image.
 
     Everything runs in float32, whatever the maps come in. Holds nothing that is trained.
     """
 
     def __init__(self, model: Detector, config: LossConfig) -> None:
         super().__init__()
-        head = cast(DFLHead, model.head)
-        self.nc = head.nc
-        self.gains = config.box, config.cls, config.dfl
+        self.gains = {"box": config.box, "cls": config.cls, "dfl": config.dfl}
         self.assign = TaskAligned(min_side=config.tal_min_side)
-        self._head = (head,)  # in a tuple, so that the head's weights do not become the criterion's
+        self._head = (cast(DFLHead, model.head),)  # in a tuple: its weights are not the criterion's
 
     def forward(self, output: HeadOutput, targets: Targets) -> LossReport:
-        box, cls, distribution = self._terms(output.levels, targets)
-        box, cls, distribution = (t * g for t, g in zip((box, cls, distribution), self.gains, strict=True))
-        total = (box + cls + distribution) * targets.labels.shape[0]
-        return LossReport(
-            total=total, items={"box": box.detach(), "cls": cls.detach(), "dfl": distribution.detach()}
-        )
+        terms = self._terms(output.levels, targets)
+        items = {name: terms[name] * gain for name, gain in self.gains.items()}
+        total = (items["box"] + items["cls"] + items["dfl"]) * len(targets.mask)
+        return LossReport(total=total, items={name: item.detach() for name, item in items.items()})
 
-    def _terms(self, levels: tuple[Tensor, ...], targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    def _terms(self, levels: tuple[Tensor, ...], targets: Targets) -> dict[str, Tensor]:
+        """Box, class and distribution loss over the sum of all scores, before gains."""
         (head,) = self._head
-        sides, logits = head.flatten(levels)
-        sides, logits = sides.float(), logits.float()
-        centres = head.centres(levels)
-        points, stride = centres.split((2, 1))
-        boxes = head.boxes(sides, centres).transpose(1, 2)
-        found = self.assign(targets.labels, targets.mask, boxes.detach(), logits.detach(), points)
-        labels = targets.labels.gather(1, found.owner_BA.unsqueeze(2).expand(-1, -1, 5))
-        true, score = labels[..., 1:], found.score_BA
-        total = score.sum().clamp(min=1)
+        maps, centres = head.flatten(levels), head.centres(levels)
+        with torch.no_grad():
+            sides, logits = torch.split(maps, [SIDES, head.nc], 2)
+            boxes = head.boxes(sides.float(), centres)
+            sizes_hw = [(x.shape[2], x.shape[3]) for x in levels]
+            found = self.assign(targets, boxes, logits, centres[:, :2], sizes_hw)
+            # a true box has at most topk points, ties at its last place aside
+            most = min(len(centres), self.assign.topk * targets.mask.shape[1])
+            point_BS, slot_BA = slots(found.score_BA, most)
+            score = found.score_BA.gather(1, point_BS)
+            true = take(targets.labels, found.owner_BA.gather(1, point_BS))
+            point = centres.index_select(0, point_BS.flatten()).view(*point_BS.shape, 3)
+            normaliser = found.score_BA.sum().clamp(min=1)
 
-        ids = torch.arange(self.nc, device=logits.device, dtype=logits.dtype).view(1, -1, 1)
-        wanted = (labels[..., 0].unsqueeze(1) == ids).float() * score.unsqueeze(1)
-        cls = bce_sum(logits, wanted) / total
-
-        scale = stride.view(1, -1, 1)
-        box = ((1 - ciou(boxes / scale, true / scale)) * score).sum() / total
-
-        true = true.transpose(1, 2)
-        distances = torch.cat((points - true[:, :2], true[:, 2:] - points), 1) / stride
-        per_side = dfl(sides.unflatten(1, (4, BINS)), distances)
-        distribution = (per_side.mean(1) * score).sum() / total
-        return box, cls, distribution
+        rows, classes = positives_and_classes(maps, point_BS, slot_BA, SIDES)
+        sides, logits = torch.split(rows, [SIDES, head.nc], 2)
+        ids = torch.arange(head.nc, device=rows.device, dtype=rows.dtype)
+        wanted = (true[..., :1] == ids).float() * score.unsqueeze(2)
+        centre, stride = torch.split(point, [2, 1], 2)
+        low, high = torch.split(true[..., 1:], 2, 2)
+        distances = torch.cat((centre - low, high - centre), 2) / stride
+        overlap = ciou(head.boxes(sides, point) / stride, true[..., 1:] / stride)
+        focal = distribution_focal(sides.reshape(*score.shape, 4, BINS), distances).mean(2)
+        return {
+            "box": ((1 - overlap) * score).sum() / normaliser,
+            "cls": (classes - (logits * wanted).sum()) / normaliser,
+            "dfl": (focal * score).sum() / normaliser,
+        }

@@ -14,10 +14,11 @@ from anyolo.types import SizeHW
 
 @dataclass(frozen=True, slots=True)
 class ModelCount:
-    """``parameters`` includes frozen ones (such as the 16 bins of a distribution head), ``gradients`` does not.
+    """``parameters`` includes frozen ones (such as the 16 bins of a distribution head), ``gradients`` does
+    not.
 
-    ``gflops`` counts a multiply and an add as two, of convolutions, for one picture; ``layers`` are modules without
-    children.
+    ``gflops`` counts a multiply and an add as two, of convolutions, for one picture; ``layers`` are modules
+    without children.
     """
 
     parameters: int

@@ -58,7 +58,9 @@ class Detector(nn.Module):
         return self.decode(self(images))
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
-        """Decode inputs of this size only, so that a traced graph holds its grid as constants; None undoes it."""
+        """Decode inputs of this size only, so that a traced graph holds its grid as constants; None undoes
+        it.
+        """
         self.head.fix_size(size_hw)
 
     def _features(self, images: Tensor) -> Any:
@@ -95,7 +97,8 @@ def build(
         where: what error messages call the mapping.
 
     Raises:
-        ModelError: a row that cannot be built; names ``where``, the row and, for an unknown module, near names.
+        ModelError: a row that cannot be built; names ``where``, the row and, for an unknown module, near
+        names.
     """
     plan = parse(rows, size=size, nc=nc, where=where)
     channels: list[Channels] = []

@@ -38,7 +38,9 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. ``sources`` are absolute row numbers (``IMAGE`` for the input), ``many`` if a list was written."""
+    """One row. ``sources`` are absolute row numbers (``IMAGE`` for the input), ``many`` if a list was
+    written.
+    """
 
     index: int
     sources: tuple[int, ...]
@@ -73,15 +75,16 @@ def parse(mapping: Mapping[str, Any], *, size: str = "", nc: int | None = None, 
     """Check and resolve a model mapping as it comes from YAML.
 
     Args:
-        mapping: keys ``backbone`` and ``head`` (lists of rows), ``nc``, and ``scales`` with an optional ``scale``, or
-            ``depth_multiple`` and ``width_multiple``; also ``anchors``, ``activation`` and ``ch`` (input channels).
+        mapping: keys ``backbone`` and ``head`` (lists of rows), ``nc``, and ``scales`` with an optional
+            ``scale``, or ``depth_multiple`` and ``width_multiple``; also ``anchors``, ``activation`` and
+            ``ch`` (input channels).
         size: which of ``scales``; default is the mapping's own ``scale``, else its first.
         nc: number of classes instead of the mapping's.
         where: what error messages call the mapping.
 
     Raises:
-        ModelError: a missing key, a malformed row or a source that does not exist; names ``where`` and the row.
-        UnknownName: ``size`` is not in ``scales``.
+        ModelError: a missing key, a malformed row or a source that does not exist; names ``where`` and the
+        row. UnknownName: ``size`` is not in ``scales``.
     """
     classes = mapping.get("nc") if nc is None else nc
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:

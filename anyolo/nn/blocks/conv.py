@@ -70,20 +70,16 @@ class Conv(Block):
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: channels, kernel, stride, padding, groups, activation (true, false or its name)."""
-        c_out, kernel, stride, padding, groups, act = (*row.args, *_DEFAULTS[len(row.args) :])
+        kernel, stride, padding, groups, act = row.options(1, 1, None, 1, True)
         name = {True: row.activation, None: row.activation, False: "Identity"}.get(act, act)
         conv = cls(row.c_in, row.c_out, kernel, stride, padding=padding, groups=groups, act=name)
         return conv, row.c_out
-
-
-_DEFAULTS = (None, 1, 1, None, 1, True)
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with bias that does what ``norm(conv(x))`` does in eval mode."""
     assert norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
-        # In float64 where the weights are on the host anyway would be exact; float32 costs 1e-7 relative.
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         old_bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
         folded = nn.Conv2d(

@@ -19,7 +19,13 @@ class Bottleneck(nn.Module):
     """Two 3x3 convolutions; the input is added where ``shortcut`` is on and the channels agree."""
 
     def __init__(
-        self, c_in: int, c_out: int, shortcut: bool = True, *, kernels: tuple[int, int] = (3, 3), act: str = "SiLU"
+        self,
+        c_in: int,
+        c_out: int,
+        shortcut: bool = True,
+        *,
+        kernels: tuple[int, int] = (3, 3),
+        act: str = "SiLU",
     ) -> None:
         super().__init__()
         self.cv1 = Conv(c_in, c_out, kernels[0], act=act)
@@ -37,7 +43,9 @@ class C2f(Block):
     repeats_inside: ClassVar[bool] = True
     width_tensor: ClassVar[str] = "cv2.conv.weight"
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = False, *, act: str = "SiLU") -> None:
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool = False, *, act: str = "SiLU"
+    ) -> None:
         super().__init__()
         self.hidden = c_out // 2
         self.cv1 = Conv(c_in, 2 * self.hidden, act=act)
@@ -53,5 +61,5 @@ class C2f(Block):
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: channels, shortcut."""
-        _, shortcut = (*row.args, False)[:2]
+        (shortcut,) = row.options(False)
         return cls(row.c_in, row.c_out, row.repeats, bool(shortcut), act=row.activation), row.c_out

@@ -37,7 +37,7 @@ class Upsample(Block):
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: nothing (a fixed size is not supported), factor, ``nearest``."""
-        size, factor, mode = (*row.args, *(None, 2, "nearest")[len(row.args) :])
+        size, factor, mode = row.options(None, 2, "nearest", after=0)
         if size is not None or mode != "nearest" or int(factor) != factor:
             raise ValueError(f"takes [None, whole factor, nearest], got {list(row.args)}")
         return cls(int(factor)), row.c_in

@@ -36,4 +36,5 @@ class SPPF(Block):
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: channels, kernel."""
-        return cls(row.c_in, row.c_out, *row.args[1:], act=row.activation), row.c_out
+        (kernel,) = row.options(5)
+        return cls(row.c_in, row.c_out, kernel, act=row.activation), row.c_out

@@ -11,7 +11,8 @@ from anyolo.structures import HeadOutput, Predictions
 class Head(Block):
     """Features of every level, finest first, to raw maps; and raw maps to boxes in input pixels.
 
-    The builder measures the strides and calls ``set_strides`` once, which also sets the biases that depend on them.
+    The builder measures the strides and calls ``set_strides`` once, which also sets the biases that depend on
+    them.
     """
 
     nc: int
@@ -27,5 +28,5 @@ class Head(Block):
         raise NotImplementedError
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
-        """Decode for inputs of this size only, without computing the grid from the maps (for static graphs)."""
+        """Decode inputs of this size only, without computing the grid from the maps (for static graphs)."""
         raise NotImplementedError

@@ -20,6 +20,7 @@ from anyolo.structures import HeadOutput, Predictions
 
 BINS = 16
 """Bins of one side's distribution; its expectation is a distance of 0..15 strides."""
+SIDES = 4 * BINS
 
 
 class DFLHead(Head):
@@ -31,36 +32,29 @@ class DFLHead(Head):
     def __init__(self, channels: tuple[int, ...], nc: int, *, act: str = "SiLU") -> None:
         super().__init__()
         self.nc = nc
-        box, cls = max(16, channels[0] // 4, 4 * BINS), max(channels[0], min(nc, 100))
-        self.cv2 = nn.ModuleList(_branch(c, box, 4 * BINS, act) for c in channels)
+        box, cls = max(16, channels[0] // 4, SIDES), max(channels[0], min(nc, 100))
+        self.cv2 = nn.ModuleList(_branch(c, box, SIDES, act) for c in channels)
         self.cv3 = nn.ModuleList(_branch(c, cls, nc, act) for c in channels)
-        self.dfl = _Bins()
+        self.dfl = _Expectation()
         self.set_strides(tuple(8 * 2**level for level in range(len(channels))))
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
-        return HeadOutput(
-            tuple(torch.cat((box(x), cls(x)), 1) for box, cls, x in zip(self.cv2, self.cv3, features, strict=True))
-        )
+        branches = zip(self.cv2, self.cv3, features, strict=True)
+        return HeadOutput(tuple(torch.cat((box(x), cls(x)), 1) for box, cls, x in branches))
 
     def decode(self, output: HeadOutput) -> Predictions:
-        sides, classes = self.flatten(output.levels)
-        return Predictions(
-            self.boxes(sides.float(), self.centres(output.levels)).transpose(1, 2),
-            classes.float().sigmoid().transpose(1, 2),
-        )
+        sides, classes = torch.split(self.flatten(output.levels).float(), [SIDES, self.nc], 2)
+        return Predictions(self.boxes(sides, self.centres(output.levels)), classes.sigmoid())
 
-    def flatten(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """All levels in one: side logits (B, 4 * BINS, A) and class logits (B, K, A)."""
-        flat = torch.cat([x.flatten(2) for x in levels], 2)
-        sides, classes = flat.split((4 * BINS, self.nc), 1)
-        return sides, classes
+    def flatten(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """All levels in one, (B, A, 4 * BINS + K). Channels innermost: a plain copy of channels-last maps."""
+        return torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in levels], 1)
 
     def boxes(self, sides: Tensor, centres: Tensor) -> Tensor:
-        """Side logits (B, 4 * BINS, A) to boxes (B, 4, A), xyxy in input pixels."""
-        distances = self.dfl(sides.unflatten(1, (4, BINS)))
-        low, high = distances.split((2, 2), 1)
-        points, stride = centres.split((2, 1))
-        return torch.cat((points - low * stride, points + high * stride), 1)
+        """Side logits (..., 4 * BINS) and centres (..., 3) to boxes (..., 4), xyxy in input pixels."""
+        points, stride = torch.split(centres, [2, 1], -1)
+        low, high = torch.split(self.dfl(sides) * stride, 2, -1)
+        return torch.cat((points - low, points + high), -1)
 
     def set_strides(self, strides: tuple[int, ...]) -> None:
         """Take the strides and set the last biases: sides start near 2 strides, classes rare.
@@ -71,8 +65,8 @@ class DFLHead(Head):
         self.centres = CellCentres(strides)
         with torch.no_grad():
             for box, cls, stride in zip(self.cv2, self.cv3, strides, strict=True):
-                cast(Tensor, cast(nn.Sequential, box)[-1].bias).fill_(2.0)
-                cast(Tensor, cast(nn.Sequential, cls)[-1].bias).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+                _last_bias(box).fill_(2.0)
+                _last_bias(cls).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         self.centres.fix_size(size_hw)
@@ -92,8 +86,12 @@ def _branch(c_in: int, hidden: int, c_out: int, act: str) -> nn.Sequential:
     )
 
 
-class _Bins(nn.Module):
-    """Expectation of a distribution over the bins: (B, 4, BINS, A) logits to (B, 4, A) strides."""
+def _last_bias(branch: nn.Module) -> Tensor:
+    return cast(Tensor, cast(nn.Sequential, branch)[-1].bias)
+
+
+class _Expectation(nn.Module):
+    """Expected bin of each side: (..., 4 * BINS) logits to (..., 4) strides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,4 +100,5 @@ class _Bins(nn.Module):
             self.conv.weight.copy_(torch.arange(BINS, dtype=torch.float32).view(1, BINS, 1, 1))
 
     def forward(self, logits: Tensor) -> Tensor:
-        return (logits.softmax(2) * self.conv.weight.to(logits.dtype).view(1, 1, -1, 1)).sum(2)
+        per_side = logits.reshape(*logits.shape[:-1], 4, BINS)
+        return (per_side.softmax(-1) * self.conv.weight.flatten().to(logits.dtype)).sum(-1)
