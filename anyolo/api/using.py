@@ -24,6 +24,7 @@ from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
 from anyolo.nn.count import count
 from anyolo.nn.inference import Inference
+from anyolo.ops.letterbox import input_size
 from anyolo.structures import Predictions, Preprocess
 from anyolo.train.folder import RunFolder
 from anyolo.types import SizeHW
@@ -197,7 +198,7 @@ def run_info(values: Mapping[str, Any]) -> InfoResult:
     """Settings as in ``anyolo info --help``."""
     config = load(InfoVerb, values).config
     found = open_model(config.model)
-    size = (config.imgsz, config.imgsz) if isinstance(config.imgsz, int) else config.imgsz
+    size = input_size(config.imgsz, found.spec.preprocess.stride)
     totals = count(found.model, size)
     result = InfoResult(
         family=found.spec.name, size=found.size, parameters=totals.parameters, gradients=totals.gradients,
