@@ -100,6 +100,14 @@ class Device:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
+    def arrange(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in the memory layout that ``prepare`` gave the model. Cheapest while still uint8."""
+        return images.contiguous(memory_format=torch.channels_last) if self.profile.channels_last else images
+
+    def fused_convolution(self, conv: nn.Conv2d, activation: nn.Module) -> nn.Module | None:
+        """``activation(conv(x))`` as one operator for inference, equal up to rounding; None where there is none."""
+        return None
+
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
         """Mixed precision in ``dtype``; nothing for None and float32."""
         if dtype is None or dtype == torch.float32:

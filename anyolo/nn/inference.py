@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anyolo.devices import Device
+from anyolo.nn.blocks.conv import Conv
 from anyolo.nn.fuse import fuse
 from anyolo.nn.model import Detector
 from anyolo.structures import HeadOutput, Predictions, Preprocess
@@ -22,13 +23,17 @@ class Inference:
     def __init__(
         self, model: Detector, device: Device, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.model = device.prepare(fuse(copy.deepcopy(model).eval()).requires_grad_(False))
+        self.model = device.prepare(fuse(copy.deepcopy(model)).requires_grad_(False))
+        if dtype == torch.float32:
+            for block in self.model.modules():
+                if isinstance(block, Conv):
+                    block.merge(device.fused_convolution)
         self.device, self.preprocess, self.dtype = device, preprocess, dtype
 
     @torch.no_grad()
     def raw(self, images: Tensor) -> HeadOutput:
         with self.device.autocast(self.dtype):
-            output: HeadOutput = self.model(self.preprocess.normalise(self.device.to(images)))
+            output: HeadOutput = self.model(self.preprocess.normalise(self.device.arrange(self.device.to(images))))
         return output
 
     @torch.no_grad()

@@ -84,7 +84,7 @@ def _probe(
     """The faster of two passes after a first that does not count (other load only ever slows)."""
     trial = copy.deepcopy(model).train()
     scaler, seconds = device.scaler(dtype), []
-    images, targets = preprocess.normalise(device.to(batch.images)), device.to(batch.targets)
+    images, targets = preprocess.normalise(device.arrange(device.to(batch.images))), device.to(batch.targets)
     loss = torch.zeros(())
     for _ in range(3):
         trial.zero_grad(set_to_none=True)

@@ -47,9 +47,9 @@ def train_step(
     count = sum(len(batch.images) for batch in micro_batches)
     items: dict[str, Tensor] = {}
     for batch in micro_batches:
-        images, targets = config.preprocess.normalise(device.to(batch.images)), device.to(batch.targets)
+        images, targets = device.arrange(device.to(batch.images)), device.to(batch.targets)
         with device.autocast(config.dtype):
-            output = model(images)
+            output = model(config.preprocess.normalise(images))
         losses = criterion(output, targets)
         share = len(batch.images) / count
         scaler.backward(losses.total if config.reduction == "sum" else losses.total * share)

@@ -55,7 +55,7 @@ class Conv(Block):
     ) -> None:
         super().__init__()
         padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+        self.conv: nn.Module = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(c_out)
         self.act = activation(act)
 
@@ -64,8 +64,15 @@ class Conv(Block):
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution; eval mode only."""
-        if isinstance(self.bn, nn.BatchNorm2d):
+        if isinstance(self.conv, nn.Conv2d) and isinstance(self.bn, nn.BatchNorm2d):
             self.conv, self.bn = fold(self.conv, self.bn), nn.Identity()
+
+    def merge(self, one: Callable[[nn.Conv2d, nn.Module], nn.Module | None]) -> None:
+        """Put what ``one`` makes of the folded convolution and the activation in their place, if it makes anything."""
+        if not isinstance(self.conv, nn.Conv2d) or not isinstance(self.bn, nn.Identity):
+            return
+        if (merged := one(self.conv, self.act)) is not None:
+            self.conv, self.act = merged, nn.Identity()
 
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
