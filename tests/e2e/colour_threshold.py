@@ -1,9 +1,9 @@
 """The strongest simple rival of a detector on bulb pictures: thresholds on colour and brightness.
 
-Two ways of cutting spots out of a picture (bright cores with the colour read off the ring around them, and one mask of
-hue, saturation and brightness per class with its holes filled), each followed by connected components, an area filter, a
-fitted box (scaled, or of fixed size) and a score (area, brightness, contrast, roundness). Every setting is tried on the
-training pictures and the best is kept for each class separately.
+Two ways of cutting spots out of a picture: bright cores with the colour read off the ring around them, and a mask
+of hue, saturation and brightness per class with its holes filled. Each is followed by connected components, an
+area filter, a fitted box (scaled, or of fixed size) and a score (area, brightness, contrast, roundness). Every
+setting is tried on the training pictures and the best is kept for each class separately.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Spots:
-    """Components of one picture that were taken for one class: rectangles (n, 4) xyxy, centres and features."""
+    """Components of one picture taken for one class: rectangles (n, 4) xyxy, centres and features."""
 
     rectangles: np.ndarray
     centres: np.ndarray
@@ -55,7 +55,7 @@ class Spots:
 
 
 def cuts() -> Iterator[tuple[Any, ...]]:
-    """Every way of cutting: ("core", level, ring width, white below this saturation) and ("hue", s, v, width, closing)."""
+    """("core", level, ring width, white below this saturation) and ("hue", s, v, hue width, closing)."""
     yield from itertools.product(("core",), (170, 200, 225, 240, 252), (2, 4), (0.12, 0.2, 0.3))
     yield from itertools.product(("hue",), (60, 110, 160, 200), (110, 160, 210, 245), (25, 45), (0, 3))
 
@@ -77,7 +77,9 @@ def _core_spots(picture: np.ndarray, level: int, ring: int, pale: float) -> dict
     return {number: _pick(found, kinds == number) for number in range(4)}
 
 
-def _hue_spots(picture: np.ndarray, saturation: int, value: int, width: int, closing: int) -> dict[int, Spots]:
+def _hue_spots(
+    picture: np.ndarray, saturation: int, value: int, width: int, closing: int
+) -> dict[int, Spots]:
     hsv = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
     hue, depth, bright = hsv[..., 0].astype(np.float32) * 2, hsv[..., 1], hsv[..., 2]
     result = {}
@@ -139,7 +141,7 @@ def _hue(colour_bgr: np.ndarray) -> np.ndarray:
 
 
 def tune(samples: Samples) -> dict[int, Setting]:
-    """Best setting per class by average precision at IoU 0.5 on ``samples``: every cut, then box, area and score in turn."""
+    """Best setting per class by average precision at 0.5: every cut, then box, area and score in turn."""
     truth = [_truth(picture, labels) for picture, labels in samples]
     best = dict.fromkeys(range(4), (-1.0, Setting(("core", 200, 2, 0.2), 3, (1.0, 0.0), "area")))
     for cut in cuts():
@@ -150,7 +152,9 @@ def tune(samples: Samples) -> dict[int, Setting]:
             for _ in range(2):
                 setting = max((replace(setting, box=box) for box in BOXES), key=trial.precision)
                 options = itertools.product(AREAS, SCORES)
-                setting = max((replace(setting, area=area, score=s) for area, s in options), key=trial.precision)
+                setting = max(
+                    (replace(setting, area=area, score=s) for area, s in options), key=trial.precision
+                )
             best[number] = max(best[number], (trial.precision(setting), setting), key=lambda pair: pair[0])
     return {number: setting for number, (_, setting) in best.items()}
 
@@ -211,7 +215,14 @@ def coco_map50(samples: Samples, settings: dict[int, Setting]) -> float:
 
     images, truths, found = [], [], []
     for image_id, (picture, labels) in enumerate(samples, 1):
-        images.append({"id": image_id, "height": picture.shape[0], "width": picture.shape[1], "file_name": str(image_id)})
+        images.append(
+            {
+                "id": image_id,
+                "height": picture.shape[0],
+                "width": picture.shape[1],
+                "file_name": str(image_id),
+            }
+        )
         for number, boxes in _truth(picture, labels).items():
             for x1, y1, x2, y2 in boxes.tolist():
                 box = [x1, y1, x2 - x1, y2 - y1]
@@ -219,7 +230,9 @@ def coco_map50(samples: Samples, settings: dict[int, Setting]) -> float:
                     {"id": len(truths) + 1, "image_id": image_id, "category_id": number, "bbox": box}
                     | {"area": box[2] * box[3], "iscrowd": 0}
                 )
-        for (x1, y1, x2, y2), score, number in zip(*(v.tolist() for v in detect(picture, settings)), strict=True):
+        for (x1, y1, x2, y2), score, number in zip(
+            *(v.tolist() for v in detect(picture, settings)), strict=True
+        ):
             box = [x1, y1, x2 - x1, y2 - y1]
             found.append({"image_id": image_id, "category_id": number, "bbox": box, "score": score})
     categories = [{"id": number, "name": str(number)} for number in range(4)]

@@ -14,6 +14,7 @@ from anyolo.errors import DataError
 
 DRAWING = 1
 """Raise it when pictures change, so that folders drawn before are drawn again."""
+_SIGN = "# drawn by anyolo:"
 _QUALITY = 92
 
 
@@ -25,19 +26,23 @@ def write_dataset(
     ``data.yaml`` is written last and says what was drawn: where it already says the same, nothing is drawn.
 
     Raises:
-        DataError: the folder holds pictures that are not ours, or cannot be written.
+        DataError: the folder holds files that are not ours, or cannot be written.
     """
     root = Path(folder)
     counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count > 0}
     document = _describe(counts, seed, size)
     described = root / "data.yaml"
-    if described.is_file() and described.read_text(encoding="utf-8") == document:
-        return described
+    if described.is_file():
+        present = described.read_text(encoding="utf-8", errors="replace")
+        if present == document:
+            return described
+        if not present.startswith(_SIGN):
+            raise DataError("was not drawn here", where=str(described), hint="Choose another folder.")
     try:
         described.unlink(missing_ok=True)
         for split in counts:
             _clear(root / "images" / split)
-            (root / "labels" / split).mkdir(parents=True, exist_ok=True)
+            _clear(root / "labels" / split)
         plan = [(split, index) for split, count in counts.items() for index in range(count)]
         for split, index in track(plan, "drawing bulbs", "picture"):
             _write_picture(root, split, index, seed, size)
@@ -45,24 +50,26 @@ def write_dataset(
         unfinished.write_text(document, encoding="utf-8")
         os.replace(unfinished, described)
     except OSError as error:
-        raise DataError(str(error), where=str(root), hint="Choose a folder with room that you may write to.") from error
+        raise DataError(
+            str(error), where=str(root), hint="Choose a folder with room that you may write to."
+        ) from error
     return described
 
 
 def _describe(counts: dict[str, int], seed: int, size: int) -> str:
     numbers = " ".join(f"{split}={count}" for split, count in counts.items())
-    lines = [f"# drawn by anyolo: drawing={DRAWING} seed={seed} size={size} {numbers}", "path: ."]
+    lines = [f"{_SIGN} drawing={DRAWING} seed={seed} size={size} {numbers}", "path: ."]
     lines += [f"{split}: images/{split}" for split in counts]
     lines += ["names:", *(f"  {number}: {name}" for number, name in enumerate(NAMES))]
     return "\n".join(lines) + "\n"
 
 
-def _clear(images: Path) -> None:
-    """Make the folder and remove pictures of an earlier drawing, ours only."""
-    images.mkdir(parents=True, exist_ok=True)
-    for path in images.iterdir():
+def _clear(folder: Path) -> None:
+    """Make the folder and remove files of an earlier drawing, ours only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
         if not path.name.startswith("bulbs_"):
-            raise DataError("a picture that was not drawn here", where=str(path), hint="Choose another folder.")
+            raise DataError("a file that was not drawn here", where=str(path), hint="Choose another folder.")
         path.unlink()
 
 

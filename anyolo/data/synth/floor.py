@@ -1,8 +1,9 @@
-"""What the lights lie on: planks, tiles or carpet, drawn from banks of noise that are made once per process."""
+"""What the lights lie on: planks, tiles or carpet, cut from banks of noise that are made once per process."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+NOISE_SPREAD = 30.0
 _BANK = 1024
 
 
@@ -20,8 +22,14 @@ def noise_bank() -> Array:
 
 
 @lru_cache(maxsize=1)
+def noise_bytes() -> NDArray[np.uint8]:
+    """``noise_bank`` for eight-bit pictures: mean 128, one standard deviation is ``NOISE_SPREAD``."""
+    return np.asarray(np.clip(noise_bank() * NOISE_SPREAD + 128, 0, 255), np.uint8)
+
+
+@lru_cache(maxsize=1)
 def grain_bank() -> Array:
-    """(1024, 1024) wood grain running down the columns, zero mean and unit variance: fibres of two lengths and arcs."""
+    """(1024, 1024) wood grain down the columns, zero mean, unit variance: fibres of two lengths and arcs."""
     rng = np.random.default_rng(8)
     long_fibres, short_fibres, warp = (
         cv2.resize(rng.standard_normal(shape, np.float32), (_BANK, _BANK), interpolation=cv2.INTER_CUBIC)
@@ -32,24 +40,23 @@ def grain_bank() -> Array:
     return np.asarray((grain - grain.mean()) / grain.std(), np.float32)
 
 
-def window(bank: Array, rng: np.random.Generator, height: int, width: int) -> Array:
-    """A random ``height`` x ``width`` view of a bank; larger than the bank it repeats."""
-    y, x = (int(v) for v in rng.integers(0, _BANK, 2))
-    if y + height <= _BANK and x + width <= _BANK:
-        return bank[y : y + height, x : x + width]
-    rows, columns = (np.arange(y, y + height) % _BANK, np.arange(x, x + width) % _BANK)
-    return bank[rows[:, None], columns[None]]
+def window(bank: NDArray[Any], rng: np.random.Generator, height: int, width: int) -> NDArray[Any]:
+    """A random ``height`` x ``width`` view of a bank, stretched where the bank is smaller."""
+    rows, columns = min(height, _BANK), min(width, _BANK)
+    y, x = int(rng.integers(0, _BANK - rows + 1)), int(rng.integers(0, _BANK - columns + 1))
+    view = bank[y : y + rows, x : x + columns]
+    return view if (rows, columns) == (height, width) else cv2.resize(view, (width, height))
 
 
 def draw_floor(rng: np.random.Generator, size: int) -> tuple[Array, float]:
-    """Albedo (size, size, 3) BGR around 0.45, and the angle (radians) along which the floor smears reflections."""
+    """Albedo (size, size, 3) BGR around 0.45, and the angle (radians) along which it smears reflections."""
     turned = int(size * 1.42) + 2
     kind = rng.choice(3, p=(0.7, 0.15, 0.15))
     tone = (_planks, _tiles, _carpet)[kind](rng, turned)
     angle = float(rng.choice((0.0, 90.0)) + rng.normal(0, 8 if rng.random() < 0.7 else 40))
-    turn = cv2.getRotationMatrix2D((turned / 2, turned / 2), angle, 1.0)
-    turn[:, 2] -= (turned - size) / 2
-    tone = cv2.warpAffine(tone, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    turn = np.asarray(cv2.getRotationMatrix2D((turned / 2, turned / 2), angle, 1.0))
+    turn[:, 2] = turn[:, 2] - (turned - size) / 2
+    seen = cv2.warpAffine(tone, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     bases = (
         ((0.36, 0.47, 0.56), (0.42, 0.48, 0.53), (0.22, 0.32, 0.42)),
         ((0.50, 0.50, 0.50), (0.40, 0.47, 0.52), (0.34, 0.36, 0.40)),
@@ -57,7 +64,11 @@ def draw_floor(rng: np.random.Generator, size: int) -> tuple[Array, float]:
     )[kind]
     base = np.asarray(bases[rng.integers(len(bases))]) * rng.uniform(0.8, 1.15)
     mix = np.stack((base, base * (-0.10, 0.0, 0.05), base), 1)
-    return np.asarray(cv2.transform(tone, mix), np.float32), float(np.deg2rad(90 - angle))
+    return np.asarray(cv2.transform(seen, mix), np.float32), float(np.deg2rad(90 - angle))
+
+
+def _enlarged(field: Array, size: int) -> Array:
+    return np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _planks(rng: np.random.Generator, size: int) -> Array:
@@ -87,7 +98,7 @@ def _planks(rng: np.random.Generator, size: int) -> Array:
 def _tiles(rng: np.random.Generator, size: int) -> Array:
     """Tone of square tiles with mottles and grooves."""
     pitch = int(rng.uniform(0.2, 0.4) * size)
-    mottle = cv2.resize(window(noise_bank(), rng, size // 9, size // 9), (size, size), interpolation=cv2.INTER_CUBIC)
+    mottle = _enlarged(window(noise_bank(), rng, size // 9, size // 9), size)
     shade = rng.normal(0, 0.06, (size // pitch + 1, size // pitch + 1, 2)).astype(np.float32)
     tone = np.repeat(np.repeat(shade, pitch, 0), pitch, 1)[:size, :size] * np.asarray((1, 6), np.float32)
     tone[..., 0] += mottle * 0.05 + window(noise_bank(), rng, size, size) * 0.02
@@ -99,6 +110,6 @@ def _tiles(rng: np.random.Generator, size: int) -> Array:
 
 def _carpet(rng: np.random.Generator, size: int) -> Array:
     """Tone of a short pile: coarse and fine noise."""
-    coarse = cv2.resize(window(noise_bank(), rng, size // 3, size // 3), (size, size), interpolation=cv2.INTER_LINEAR)
+    coarse = _enlarged(window(noise_bank(), rng, size // 3, size // 3), size)
     fine = window(noise_bank(), rng, size, size)
     return np.stack((coarse * 0.09 + fine * 0.06, coarse), -1)

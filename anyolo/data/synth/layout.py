@@ -56,11 +56,20 @@ def lay_out(rng: np.random.Generator, size: int) -> Layout:
     """Wires and bulbs for one picture, with 20 to 120 lit bulbs that do not hide each other."""
     wanted = int(np.exp(rng.uniform(np.log(FEWEST), np.log(MOST + 1))))
     spare = rng.uniform(1.1, 1.45)
-    pitch = size / np.sqrt(wanted * spare)
+    while True:
+        layout = _try_layout(rng, size, wanted, pitch=size / np.sqrt(wanted * spare))
+        if len(layout.lit) >= FEWEST:
+            return layout
+        spare *= 1.15
+
+
+def _try_layout(rng: np.random.Generator, size: int, wanted: int, pitch: float) -> Layout:
     wires = _wires(rng, size, pitch)
     knots, headings = _knots(rng, wires, pitch)
     bodies = _bodies(rng, size, knots, headings, pitch)
     centre = (bodies.back + bodies.tip) / 2
+    near = np.flatnonzero((np.abs(centre / size - 0.5) < 0.56).all(1))
+    knots, bodies, centre = knots[near], bodies.take(near), centre[near]
     inside = ((centre > 4) & (centre < size - 4)).all(1)
     order = rng.permutation(np.flatnonzero(inside))
     kept = order[_apart(bodies.take(order))]
@@ -96,7 +105,8 @@ def _knots(rng: np.random.Generator, wires: list[Array], pitch: float) -> tuple[
     """Points (N, 2) on the wires about ``pitch`` apart, and the angle (N,) in which a stub leaves there."""
     places, headings = [], []
     for wire in wires:
-        steps = np.cumsum(rng.uniform(0.6, 1.1, int(3 * len(wire) / pitch) + 1) * pitch / 3.0).astype(np.int64)
+        gaps = rng.uniform(0.6, 1.1, int(3 * len(wire) / pitch) + 1) * pitch / 3
+        steps = np.cumsum(gaps).astype(np.int64)
         steps = steps[(steps > 1) & (steps < len(wire) - 2)]
         tangent = wire[steps + 1] - wire[steps - 1]
         side = rng.choice((-1.0, 1.0), len(steps)) * rng.normal(1.25, 0.45, len(steps))

@@ -1,8 +1,9 @@
-"""What shines: bulb bodies with over-exposed cores, their soft reflections on the floor, and the bloom around all."""
+"""What shines: bulbs with over-exposed cores, soft reflections on the floor, and the bloom around all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ class Spots:
 
 
 def shine(rng: np.random.Generator, classes: NDArray[np.int64]) -> Array:
-    """Colour (N, 3) BGR of the light of each class, brightest channel 1: white is tinted, colours are never pure."""
+    """Colour (N, 3) BGR per class, brightest channel 1: white is tinted, the others are never pure."""
     count = len(classes)
     weak, other = rng.uniform(0.02, 0.2, count), rng.uniform(0.02, 0.4, count)
     full = np.ones(count)
@@ -43,7 +44,7 @@ def shine(rng: np.random.Generator, classes: NDArray[np.int64]) -> Array:
 
 
 def expose(power: Array, colours: Array) -> Array:
-    """Light (N, P, P, 3) of ``power`` (N, P, P): in its colour up to 1, beyond that the sensor runs into white."""
+    """Light (N, P, P, 3) of ``power`` (N, P, P): in its colour up to 1, beyond that it runs into white."""
     light = np.empty((*power.shape, 3), np.float32)
     below, beyond = np.minimum(power, 1), np.maximum(power - 1, 0) * 1.4
     for channel in range(3):
@@ -52,7 +53,7 @@ def expose(power: Array, colours: Array) -> Array:
 
 
 def paint_lit(picture: Array, rng: np.random.Generator, bodies: Bodies, colours: Array) -> None:
-    """Shining bodies: a clear edge, a coloured rim, and a core of any size, beyond white in most, rarely in the middle."""
+    """Shining bodies, in place: clear edge, coloured rim, a core of any size, mostly white, rarely central."""
     count = len(bodies)
     x, y, corners = _patches((bodies.back + bodies.tip) / 2, _reach(bodies))
     inside, depth = _cover(x, y, bodies)
@@ -61,9 +62,10 @@ def paint_lit(picture: Array, rng: np.random.Generator, bodies: Bodies, colours:
     middle = bodies.back + (bodies.tip - bodies.back) * rng.uniform(0.0, 1.0, (count, 1))
     centre = middle + np.stack((np.cos(way), np.sin(way)), 1) * off[:, None]
     spread = _each(radius * rng.uniform(0.3, 0.95, count))
-    core = np.exp(-np.square(_squared(x, y, centre) / np.square(spread))) * _each(rng.uniform(0.1, 2.2, count))
+    core = np.exp(-np.square(_squared(x, y, centre) / np.square(spread)))
+    core *= _each(rng.uniform(0.1, 2.2, count))
     power = _each(rng.uniform(0.75, 1.05, count)) * (0.8 + 0.25 * depth) + core
-    _paint(picture, expose(power, colours), inside, corners)
+    _paint(picture, expose(power, colours) * inside[..., None], inside, corners)
 
 
 def paint_dark(picture: Array, rng: np.random.Generator, bodies: Bodies, colours: Array) -> None:
@@ -75,11 +77,11 @@ def paint_dark(picture: Array, rng: np.random.Generator, bodies: Bodies, colours
     spot = (bodies.back + bodies.tip) / 2 + bodies.radii[:, :1] * rng.uniform(-0.45, 0.45, (count, 2))
     highlight = np.exp(-_squared(x, y, spot) / _each(np.square(0.3 * bodies.radii[:, 0])))
     light = expose(0.55 + 0.4 * depth, tint) + highlight[..., None] * np.float32(0.9)
-    _paint(picture, light, inside, corners)
+    _paint(picture, light * inside[..., None], inside, corners)
 
 
 def add_reflections(picture: Array, rng: np.random.Generator, spots: Spots, smear: float) -> None:
-    """Mirrored lights on a glossy floor: no edge, smeared along ``smear`` (radians). Drawn at half size, in place."""
+    """Mirrored lights on a glossy floor, in place: no edge, smeared along ``smear`` (radians)."""
     size, count = picture.shape[0], len(spots.sizes)
     places, sizes = spots.places / 2, spots.sizes / 2
     x, y, corners = _patches(places, float(sizes.max(initial=1.0)) * 1.3)
@@ -88,21 +90,22 @@ def add_reflections(picture: Array, rng: np.random.Generator, spots: Spots, smea
     cosine, sine = np.cos(angle), np.sin(angle)
     width = sizes * rng.uniform(0.24, 0.36, count)
     length = width * rng.uniform(1.0, 1.5, count)
-    squared = np.square((dx * cosine + dy * sine) / _each(length)) + np.square((dy * cosine - dx * sine) / _each(width))
-    power = np.exp(-0.5 * squared) * _each(rng.uniform(0.7, 2.8, count))
-    half = cv2.resize(picture, (-(-size // 2),) * 2, interpolation=cv2.INTER_AREA)
+    along, across = (dx * cosine + dy * sine) / _each(length), (dy * cosine - dx * sine) / _each(width)
+    power = np.exp(-0.5 * (np.square(along) + np.square(across))) * _each(rng.uniform(0.7, 2.8, count))
+    small = (-(-size // 2),) * 2  # half the size is enough for what has no edge
+    half = np.asarray(cv2.resize(picture, small, interpolation=cv2.INTER_AREA), np.float32)
     before = half.copy()
-    _paint(half, expose(power, spots.colours), np.minimum(power, 1) * np.float32(0.85), corners, covered=True)
+    _paint(half, expose(power, spots.colours), np.minimum(power, 1) * np.float32(0.85), corners)
     picture += cv2.resize(half - before, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def bloom(size: int, spots: Spots, strengths: Array) -> Array:
-    """Light (size, size, 3) of Gaussians with ``spots.sizes`` as sigma, ``strengths`` high. Drawn at a quarter."""
-    small = -(-size // 4)
+    """Light (size, size, 3) of Gaussians, ``spots.sizes`` their sigma, ``strengths`` their height."""
+    small = -(-size // 4)  # a quarter of the size is enough for what is this soft
     total = np.zeros((small, small, 3), np.float32)
     steps = np.geomspace(spots.sizes.min() * 0.999, spots.sizes.max() * 1.001, 4)
     rows, columns = (np.clip((spots.places[:, axis] / 4).astype(np.int64), 0, small - 1) for axis in (1, 0))
-    for low, high in zip(steps[:-1], steps[1:], strict=True):
+    for low, high in pairwise(steps):
         chosen = (spots.sizes >= low) & (spots.sizes < high)
         sigma = float(np.sqrt(low * high)) / 4
         points = np.zeros_like(total)
@@ -122,15 +125,16 @@ def _reach(bodies: Bodies) -> float:
     return float((length + bodies.radii.max(1)).max(initial=1.0)) + 1.5
 
 
-def _patches(centres: Array, reach: float) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Pixel centres x (N, 1, P) and y (N, P, 1) of square patches around ``centres``, and their corners (N, 2)."""
+def _patches(centres: NDArray[np.floating], reach: float) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Pixel centres x (N, 1, P) and y (N, P, 1) of patches around ``centres``, and their corners (N, 2)."""
     corners = np.floor(centres - reach)
     steps = np.arange(int(2 * reach) + 2, dtype=np.float32) + np.float32(0.5)
-    return _each(corners[:, 0]) + steps[None, None], _each(corners[:, 1]) + steps[None, :, None], corners.astype(np.int64)
+    x, y = _each(corners[:, 0]) + steps[None, None], _each(corners[:, 1]) + steps[None, :, None]
+    return x, y, corners.astype(np.int64)
 
 
 def _squared(x: Array, y: Array, points: NDArray[np.floating]) -> Array:
-    return np.square(x - _each(points[:, 0])) + np.square(y - _each(points[:, 1]))
+    return np.asarray(np.square(x - _each(points[:, 0])) + np.square(y - _each(points[:, 1])), np.float32)
 
 
 def _cover(x: Array, y: Array, bodies: Bodies) -> tuple[Array, Array]:
@@ -144,20 +148,13 @@ def _cover(x: Array, y: Array, bodies: Bodies) -> tuple[Array, Array]:
     return np.clip(radius - distance + np.float32(0.5), 0, 1), np.clip(1 - distance / radius, 0, 1)
 
 
-def _paint(picture: Array, light: Array, opacity: Array, corners: NDArray[np.int64], covered: bool = False) -> None:
-    """Lay patches of ``light`` (N, P, P, 3), ``covered`` by their ``opacity`` (N, P, P) or not yet, over the picture."""
-    if not covered:
-        light *= opacity[..., None]
+def _paint(picture: Array, light: Array, opacity: Array, corners: NDArray[np.int64]) -> None:
+    """Lay patches of ``light`` (N, P, P, 3) over the picture, which shows through where ``opacity`` < 1."""
     rest = np.repeat((1 - opacity)[..., None], 3, axis=3)
-    for patch, keep, (left, top) in zip(light, rest, corners, strict=True):
-        target, source = _overlap(picture, patch, left, top)
-        target *= _overlap(picture, keep, left, top)[1]
-        target += source
-
-
-def _overlap(picture: Array, patch: Array, left: int, top: int) -> tuple[Array, Array]:
-    """The parts of picture and patch that lie over each other; both empty when nothing does."""
-    height, width = picture.shape[:2]
-    x1, y1 = max(left, 0), max(top, 0)
-    x2, y2 = max(min(left + patch.shape[1], width), x1), max(min(top + patch.shape[0], height), y1)
-    return picture[y1:y2, x1:x2], patch[y1 - top : y2 - top, x1 - left : x2 - left]
+    low, high = np.maximum(corners, 0), np.minimum(corners + light.shape[1], picture.shape[1::-1])
+    spans = np.concatenate((low, high, low - corners, high - corners), 1)
+    for number in np.flatnonzero((low < high).all(1)):
+        x1, y1, x2, y2, left, top, right, bottom = spans[number].tolist()
+        target = picture[y1:y2, x1:x2]
+        target *= rest[number, top:bottom, left:right]
+        target += light[number, top:bottom, left:right]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyolo.data.synth.floor import Array, draw_floor, noise_bank, window
+from anyolo.data.synth.floor import NOISE_SPREAD, Array, draw_floor, noise_bytes, window
 from anyolo.data.synth.layout import Bodies, Layout, lay_out
 from anyolo.data.synth.lights import NAMES, Spots, add_reflections, bloom, paint_dark, paint_lit, shine
 from anyolo.data.synth.things import paint_wires, scatter_scraps
@@ -19,7 +19,8 @@ def draw(seed: int, split: str, index: int, size: int = 416) -> tuple[NDArray[np
     """One picture of LED bulbs and its labels, a function of the arguments alone.
 
     Returns:
-        Picture (size, size, 3) BGR and labels (n, 5): class (0 w, 1 r, 2 g, 3 b), cx, cy, w, h as shares of ``size``.
+        Picture (size, size, 3) BGR and labels (n, 5): class (an index into ``NAMES``), cx, cy, w, h as shares
+        of ``size``.
 
     Raises:
         ConfigError: negative seed, or a size below 160 pixels, where the bulbs would not fit.
@@ -27,7 +28,8 @@ def draw(seed: int, split: str, index: int, size: int = 416) -> tuple[NDArray[np
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative", where="seed", hint="Use 0 or more.")
     if size < 160:
-        raise ConfigError(f"pictures of {size} px cannot hold 20 bulbs", where="size", hint="Use 160 or more.")
+        message = f"pictures of {size} px cannot hold 20 bulbs"
+        raise ConfigError(message, where="size", hint="Use 160 or more.")
     rng = np.random.default_rng((seed, zlib.crc32(split.encode()), index))
     layout = lay_out(rng, size)
     mixture = rng.dirichlet((3.0,) * len(NAMES))
@@ -47,12 +49,14 @@ def _labels(lit: Bodies, classes: NDArray[np.int64], size: int) -> NDArray[np.fl
     return np.concatenate((classes[:, None], (low + high) / 2, high - low), 1).astype(np.float32)
 
 
-def _unlit_scene(rng: np.random.Generator, size: int, layout: Layout, colours: Array, mirrored: Spots) -> Array:
+def _unlit_scene(
+    rng: np.random.Generator, size: int, layout: Layout, colours: Array, mirrored: Spots
+) -> Array:
     """Everything below the lit bulbs: floor with scraps, glare and reflections, wires and dark bulbs."""
     picture, smear = draw_floor(rng, size)
     typical = float(2 * layout.bodies.radii[layout.lit].mean())
     scraps = int(len(layout.lit) * rng.uniform(0.1, 0.5))
-    scatter_scraps(picture, rng, scraps, typical, shine(rng, rng.integers(len(NAMES), size=scraps)))
+    scatter_scraps(picture, rng, typical, shine(rng, rng.integers(len(NAMES), size=scraps)))
     picture *= _daylight(rng, size)
     add_reflections(picture, rng, mirrored, smear)
     paint_wires(picture, rng, layout, thickness=float(np.clip(typical * rng.uniform(0.18, 0.3), 1.5, 5)))
@@ -69,14 +73,15 @@ def _daylight(rng: np.random.Generator, size: int) -> Array:
     for _ in range(rng.integers(0, 3)):
         x, y = rng.uniform(0, 24, 2)
         wide, high = rng.uniform(2, 7, 2)
-        spot = np.exp(-0.5 * np.square((steps[:, None] - y) / high) - 0.5 * np.square((steps[None] - x) / wide))
+        down, right = np.square((steps[:, None] - y) / high), np.square((steps[None] - x) / wide)
+        spot = np.exp(-0.5 * (down + right))
         tint = rng.uniform(0.75, 1.0, 3) * rng.uniform(0.2, 0.7)
         light += (spot[..., None] * tint).astype(np.float32)
     return np.asarray(cv2.resize(light, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _mirror(rng: np.random.Generator, size: int, lit: Bodies, colours: Array) -> Spots:
-    """Mirror images of the bulbs, beside them on one side; of lights outside the picture; and small white glints."""
+    """Mirror images of the bulbs, beside them on one side; of lights elsewhere; and small white glints."""
     count = len(lit)
     diameter = 2 * lit.radii[:, 0]
     way = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.5, count)
@@ -98,15 +103,14 @@ def _mirror(rng: np.random.Generator, size: int, lit: Bodies, colours: Array) ->
 def _glow(picture: Array, rng: np.random.Generator, lit: Bodies, colours: Array, mirrored: Spots) -> None:
     """Bloom around bulbs and reflections, and wide washes of coloured light over floor and bulbs alike."""
     size, washes = picture.shape[0], int(rng.integers(1, 4))
-    places = np.concatenate(((lit.back + lit.tip) / 2, mirrored.places))
+    places = np.concatenate(((lit.back + lit.tip) / 2, mirrored.places)).astype(np.float64)
     sizes = np.concatenate((2 * lit.radii[:, 0], mirrored.sizes))
     places += rng.normal(0, 0.25, places.shape) * sizes[:, None]
     count = len(sizes)
-    spots = Spots(
-        places=np.concatenate((places, rng.uniform(0, size, (washes, 2)))).astype(np.float32),
-        sizes=np.concatenate((sizes * rng.uniform(0.45, 1.1, count), rng.uniform(0.08, 0.2, washes) * size)),
-        colours=np.concatenate((colours, mirrored.colours, shine(rng, rng.integers(len(NAMES), size=washes)))),
-    )
+    places = np.concatenate((places, rng.uniform(0, size, (washes, 2))))
+    sizes = np.concatenate((sizes * rng.uniform(0.45, 1.1, count), rng.uniform(0.08, 0.2, washes) * size))
+    tints = (colours, mirrored.colours, shine(rng, rng.integers(len(NAMES), size=washes)))
+    spots = Spots(places=places.astype(np.float32), sizes=sizes, colours=np.concatenate(tints))
     strengths = rng.uniform(0.2, 0.9, count) * rng.uniform(0.6, 1.0)
     light = bloom(size, spots, np.concatenate((strengths, rng.uniform(0.1, 0.3, washes))))
     picture += light * np.maximum(0.95 - picture, 0.08)
@@ -116,8 +120,8 @@ def _photograph(rng: np.random.Generator, picture: Array) -> NDArray[np.uint8]:
     """Exposure, white balance, lens blur, sensor noise, eight bits."""
     size = picture.shape[0]
     balance = rng.uniform(0.88, 1.12, 3) * rng.uniform(0.8, 1.15)
-    noise = window(noise_bank(), rng, size, size) * np.float32(rng.uniform(1.5, 5.0))
-    sharp = np.minimum(cv2.multiply(picture, (*(255 * balance), 0.0)), 255)
-    blurred = cv2.GaussianBlur(sharp, (5, 5), rng.uniform(0.35, 0.8))
-    blurred += cv2.cvtColor(noise, cv2.COLOR_GRAY2BGR)
-    return np.clip(blurred, 0, 255, out=blurred).astype(np.uint8)
+    sharp = np.minimum(cv2.transform(picture, np.diag(255 * balance)), 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(sharp, (5, 5), rng.uniform(0.35, 0.8))
+    grain = rng.uniform(1.5, 5.0) / NOISE_SPREAD
+    noise = cv2.cvtColor(window(noise_bytes(), rng, size, size), cv2.COLOR_GRAY2BGR)
+    return np.asarray(cv2.addWeighted(soft, 1, noise, grain, -128 * grain), np.uint8)
