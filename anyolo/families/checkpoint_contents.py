@@ -12,7 +12,7 @@ from anyolo.errors import CheckpointError
 from anyolo.families.safe_globals import Global, Stub, read_array, shown
 from anyolo.types import JSONValue
 
-MAX_VALUES = 200_000  # settings or tensors of one file; a shared list could otherwise be walked for ever
+MAX_VALUES = 100_000  # settings or tensors of one file; a shared list could otherwise be walked for ever
 MAX_DEPTH = 100
 MAX_LISTED = 4096  # a longer array is described instead
 MAX_BLOCKS = 5000  # of the rows in a file; the largest published model has about 300

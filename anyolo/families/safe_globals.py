@@ -29,6 +29,7 @@ REFUSAL_HINT = (
     "Nothing was executed. Do not open this file with torch.load; get the weights from a source you trust, "
     "or have their owner save a plain state_dict."
 )
+ITEM_BYTES, SET_BYTES = 256, 1024  # what copying an entry and making a set cost, time counted as memory
 MAX_NUMBER_BYTES = 256  # of one integer in a pickle; longer ones make arithmetic and printing slow
 
 
@@ -67,7 +68,7 @@ def resolve(module: str, name: str) -> Global:
     if make is not None:
         return Global(full, make)
     parts = full.split(".")
-    is_word = all(part.isidentifier() and not part.startswith("__") for part in parts[1:])
+    is_word = all(map(str.isidentifier, parts)) and not any(part.startswith("__") for part in parts[1:])
     is_library = parts[0] in sys.stdlib_module_names or parts[0] in OLD_LIBRARY
     if not is_word or (is_library and full not in PLAIN_NAMES):
         raise refuse(full, "names")
@@ -113,7 +114,7 @@ def _make_dict(args: tuple[Any, ...], budget: Budget) -> dict[Any, Any]:
     for source in args:
         if isinstance(source, Global):  # the factory of a defaultdict
             continue
-        budget.spend(64 * len(source))
+        budget.spend(ITEM_BYTES * len(source))
         for key, value in source.items() if isinstance(source, dict) else source:
             check_key(key)
             made[key] = value
@@ -122,7 +123,7 @@ def _make_dict(args: tuple[Any, ...], budget: Budget) -> dict[Any, Any]:
 
 def _make_list(args: tuple[Any, ...], budget: Budget) -> list[Any]:
     items = args[0] if args else ()
-    budget.spend(16 * len(items))
+    budget.spend(ITEM_BYTES * len(items))
     return list(items)
 
 
@@ -132,7 +133,7 @@ def _make_tuple(args: tuple[Any, ...], budget: Budget) -> tuple[Any, ...]:
 
 def make_set(args: tuple[Any, ...], budget: Budget) -> set[Any]:
     items: Iterable[Any] = _make_list(args, budget)
-    budget.spend(240)
+    budget.spend(SET_BYTES)
     for item in items:
         check_key(item)
     return set(items)

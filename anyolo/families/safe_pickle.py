@@ -30,7 +30,6 @@ from anyolo.families.safe_globals import (
 )
 from anyolo.families.safe_tensors import Budget
 
-MAX_OPERATIONS = 1_000_000  # about a second and 0.4 GB at worst; large training files need a third of it
 MAX_NESTING = 256
 
 Operation: TypeAlias = Callable[["Machine"], None]
@@ -64,7 +63,7 @@ class Machine:
     def run(self) -> Any:
         """The object of the pickle; UntrustedFile for an unwanted name, CheckpointError for damage."""
         data, known, stop = self.data, _OPERATIONS, pickle.STOP[0]
-        for _ in range(MAX_OPERATIONS):
+        for _ in range(self.budget.operations):
             code = data[self.position]
             self.position += 1
             if code == stop:
@@ -75,7 +74,7 @@ class Machine:
             if operation is None:
                 raise self._unknown(code)
             operation(self)
-        raise CheckpointError(f"more than {MAX_OPERATIONS} pickle operations")
+        raise CheckpointError(f"more than {self.budget.operations} pickle operations")
 
     def _unknown(self, code: int) -> CheckpointError:
         """An opcode no weights file has. If what follows names something unwanted, say that name instead."""

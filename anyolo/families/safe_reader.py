@@ -71,8 +71,13 @@ class _Storages:
         self._free_bytes = size_bytes
         self._fill = fill
 
-    def load(self, identifier: Any) -> Storage:
-        """The storage behind ``("storage", type, key, device, number of elements[, None])``."""
+    def load(self, identifier: Any) -> Storage | Global:
+        """The storage behind ``("storage", type, key, device, number of elements[, None])``.
+
+        Old files refer to module classes this way too: ``("module", class, file name, source text)``.
+        """
+        if identifier[0] == "module" and isinstance(identifier[1], Global):
+            return identifier[1]
         word, kind, key, _device, count, *view = identifier
         dtype = STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
         if word != "storage" or dtype is None or type(key) is not str or type(count) is not int or any(view):
@@ -98,7 +103,7 @@ def _read_zip(file: BufferedReader, size_bytes: int) -> Any:
         name.removesuffix("data.pkl") for name in archive.records if re.fullmatch(r"[^/]+/data\.pkl", name)
     ]
     if len(roots) != 1:
-        raise CheckpointError("a zip file, but not one that torch.save wrote: it has no data.pkl")
+        raise CheckpointError(f"a zip file, but not one that torch.save wrote: it has {len(roots)} data.pkl")
     root = roots[0]
     if f"{root}constants.pkl" in archive.records:
         raise CheckpointError(
@@ -129,7 +134,7 @@ def _read_legacy(file: BufferedReader, size_bytes: int) -> Any:
         raise _not_weights(data)
     storages = _Storages(size_bytes, lambda key, storage: None)
 
-    def run(load: Callable[[Any], Storage] | None = None, position: int = 0) -> tuple[Any, int]:
+    def run(load: Callable[[Any], Any] | None = None, position: int = 0) -> tuple[Any, int]:
         machine = Machine(data, storages.budget, load, position)
         return machine.run(), machine.position
 
