@@ -118,8 +118,8 @@ def check_size(imgsz: int | SizeHW, stride: int) -> SizeHW:
     size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
     for side in size_hw:
         if side < stride or side % stride:
-            below, above = max(stride, side // stride * stride), (side // stride + 1) * stride
-            near = f"{below} or {above}" if below < above else f"{above}"
+            below = max(stride, side // stride * stride)
+            near = f"{below} or {below + stride}" if side > stride else f"{below}"
             raise ConfigError(
                 f"{side} is not a multiple of the model's stride {stride}", where="imgsz", hint=f"Use {near}."
             )

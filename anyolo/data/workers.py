@@ -61,18 +61,27 @@ class _Later:
 class Threads:
     """OpenCV and most of numpy run beside the interpreter; nothing is copied, pickled or started."""
 
+    _open = 0
+    _cv2_threads = 0
+
     def __init__(self, maker: SampleMaker, count: int) -> None:
         self._maker = maker
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="anyolo-loader")
-        self._cv2_threads = cv2.getNumThreads()
-        cv2.setNumThreads(0)  # the pictures are the parallelism
+        self._is_open = True
+        if Threads._open == 0:
+            Threads._cv2_threads = cv2.getNumThreads()
+            cv2.setNumThreads(0)  # the pictures are the parallelism
+        Threads._open += 1
 
     def start(self, task: Task, out: Pixels) -> Future[Sample]:
         return self._pool.submit(self._maker.make, task, out)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(self._cv2_threads)
+        Threads._open -= self._is_open
+        if self._is_open and Threads._open == 0:
+            cv2.setNumThreads(Threads._cv2_threads)
+        self._is_open = False
 
 
 def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int) -> Workers:

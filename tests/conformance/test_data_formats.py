@@ -20,7 +20,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def make_index(folder: Path, split: str, seed: int) -> AnnotationIndex:
-    """Pictures of several sizes in two folders with equal names, 0 to 9 boxes each, category ids with gaps."""
+    """Pictures of several sizes in two folders with equal names, 0 to 9 boxes each."""
     rng = np.random.default_rng(seed)
     items = []
     for number in range(6):
@@ -48,13 +48,16 @@ def make_index(folder: Path, split: str, seed: int) -> AnnotationIndex:
 
 @pytest.mark.parametrize("name", FORMATS.names())
 def test_written_and_read_again(tmp_path: Path, name: str) -> None:
-    written = {split: make_index(tmp_path / "from" / split, split, seed) for seed, split in enumerate(("train", "val"))}
+    written = {
+        split: make_index(tmp_path / "from" / split, split, seed)
+        for seed, split in enumerate(("train", "val"))
+    }
     root = str(tmp_path / "to")
     for index in written.values():
         data = FORMATS.get(name).write(index, root)
     for split, index in written.items():
         for place in (data, root) if name == "yolo" else (root,):
-            assert [n for n in FORMATS.names() if FORMATS.get(n).matches(place)][0] == name
+            assert next(n for n in FORMATS.names() if FORMATS.get(n).matches(place)) == name
             read = open_data(place, split)
             assert read.names == index.names and not read.problems and len(read) == len(index)
             pictures = {os.path.basename(item.path): item for item in read.items}
@@ -63,7 +66,9 @@ def test_written_and_read_again(tmp_path: Path, name: str) -> None:
             for item in index.items:
                 own = content[Path(item.path).read_bytes()]
                 assert own.size_hw == item.size_hw
-                assert own.labels.dtype == np.float32 and np.abs(own.labels - item.labels).max(initial=0) < 1e-7
+                assert (
+                    own.labels.dtype == np.float32 and np.abs(own.labels - item.labels).max(initial=0) < 1e-7
+                )
                 assert np.array_equal(own.labels[:, 0], item.labels[:, 0])
                 assert np.allclose(own.area, item.area, rtol=1e-5) and not own.crowd.any()
 

@@ -34,7 +34,9 @@ sizes = st.sampled_from([(64, 64), (64, 96), (160, 32), (320, 320)])
 fits = st.sampled_from(["letterbox", "letterbox_topleft", "stretch"])
 
 
-def make_pictures(rng: np.random.Generator, size_hw: tuple[int, int], fit: str, count: int = 5) -> list[Picture]:
+def make_pictures(
+    rng: np.random.Generator, size_hw: tuple[int, int], fit: str, count: int = 5
+) -> list[Picture]:
     """Grey pictures that fit the input, with rectangles of their own strong colour under every box."""
     pictures = []
     for number in range(count):
@@ -86,7 +88,7 @@ def test_labels_stay_inside_and_valid(
 def test_boxes_lie_where_the_pixels_are(
     config: AugmentConfig, size_hw: tuple[int, int], fit: str, seed: int, mix: bool
 ) -> None:
-    """Colour by colour: what is seen of a rectangle lies in its box, and the box is filled to within 2 pixels."""
+    """What is seen of each colour lies in its box, and the box is filled to within 2 pixels."""
     config = replace(config, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, bgr=0.0, mixup=0.0)
     pictures = make_pictures(np.random.default_rng(seed), size_hw, fit)
     pool = np.arange(1, len(pictures))
@@ -116,7 +118,9 @@ def test_letterbox_and_back(
     size_hw: tuple[int, int], input_hw: tuple[int, int], fit: str, boxes: np.ndarray
 ) -> None:
     placement = place(size_hw, (input_hw[0] * 32, input_hw[1] * 32), fit=fit)  # type: ignore[arg-type]
-    boxes = np.sort(boxes.reshape(-1, 2, 2), 1).reshape(-1, 4) * np.array([*size_hw[::-1], *size_hw[::-1]], np.float32)
+    boxes = np.sort(boxes.reshape(-1, 2, 2), 1).reshape(-1, 4) * np.array(
+        [*size_hw[::-1], *size_hw[::-1]], np.float32
+    )
     inside = placement.forward(boxes)
     assert (inside >= -1e-3).all()
     assert (inside <= np.array([*placement.input_hw[::-1]] * 2) + 1).all()
@@ -143,7 +147,9 @@ def test_turned_boxes_hold_their_corners(seed: int, tilt: float) -> None:
     for box, own in zip(boxes, moved, strict=True):
         for x, y in [(box[0], box[1]), (box[2], box[1]), (box[0], box[3]), (box[2], box[3])]:
             point = matrix @ (x, y, 1)
-            assert (point[:2] / point[2] >= own[:2] - 1e-2).all() and (point[:2] / point[2] <= own[2:] + 1e-2).all()
+            assert (point[:2] / point[2] >= own[:2] - 1e-2).all() and (
+                point[:2] / point[2] <= own[2:] + 1e-2
+            ).all()
 
 
 def test_what_is_worth_keeping() -> None:
@@ -153,7 +159,9 @@ def test_what_is_worth_keeping() -> None:
 
 
 @given(hnp.arrays(np.uint8, (6, 5, 3)), st.integers(0, 2**32 - 1), share, share, share)
-def test_colour_jitter_keeps_grey_grey(pixels: np.ndarray, seed: int, hue: float, sat: float, val: float) -> None:
+def test_colour_jitter_keeps_grey_grey(
+    pixels: np.ndarray, seed: int, hue: float, sat: float, val: float
+) -> None:
     pixels[:2] = pixels[:2, :, :1]
     jitter_hsv(np.random.default_rng(seed), pixels, AugmentConfig(hsv_h=hue, hsv_s=sat, hsv_v=val))
     grey = pixels[:2].astype(int)

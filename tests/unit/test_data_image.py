@@ -82,7 +82,8 @@ def test_png_exif_rotation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_least", "longest"), [(None, 640), (640, 640), (321, 640), (320, 320), (200, 320), (160, 160), (33, 80)]
+    ("at_least", "longest"),
+    [(None, 640), (640, 640), (321, 640), (320, 320), (200, 320), (160, 160), (33, 80)],
 )
 def test_jpeg_is_decoded_no_larger_than_needed(at_least: int | None, longest: int) -> None:
     image = decode_image(encode(corners(400, 640), ".jpg"), "picture", at_least=at_least)
@@ -93,7 +94,9 @@ def test_jpeg_is_decoded_no_larger_than_needed(at_least: int | None, longest: in
 
 def test_reduced_decoding_fits_like_the_whole_picture() -> None:
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (1600, 1200), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(
+        rng.integers(0, 255, (12, 16, 3), np.uint8), (1600, 1200), interpolation=cv2.INTER_CUBIC
+    )
     data = encode(smooth, ".jpg")
     placement = place((1200, 1600), (320, 320))
     whole = fit_image(decode_image(data, "a").pixels, placement)

@@ -292,7 +292,9 @@ def test_one_bad_file_is_counted_many_wrong_classes_are_refused(tmp_path: Path) 
 def test_summaries_name_the_first_few(tmp_path: Path) -> None:
     _, problems = parse_labels("0 nan 0 0 0\n" * 5, "a.txt", 1)
     assert len(summarise(problems)) == 1
-    assert summarise(problems)[0].startswith("5 x NaN label: a.txt:1") and summarise(problems)[0].endswith("...")
+    assert summarise(problems)[0].startswith("5 x NaN label: a.txt:1") and summarise(problems)[0].endswith(
+        "..."
+    )
 
 
 # ------------------------------------------------------------------ asked of the index
@@ -331,7 +333,9 @@ def test_the_cache_gives_the_same_and_notices_changes(
     first = open_data(str(path), "train")
     (stored,) = (own_cache / "anyolo").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("anyolo.data.formats.yolo.read_label_file", lambda *_: pytest.fail("not from the cache"))
+        patch.setattr(
+            "anyolo.data.formats.yolo.read_label_file", lambda *_: pytest.fail("not from the cache")
+        )
         assert same(first, open_data(str(path), "train"))
     (tmp_path / "labels/train/0.txt").write_text("1 .4 .4 .2 .2")
     assert open_data(str(path), "train").items[0].labels[0, 0] == 1
