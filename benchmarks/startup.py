@@ -23,7 +23,7 @@ def main() -> None:
     options = side_by_side.arguments(__doc__ or "").parse_args()
     me = str(Path(__file__).resolve())
     commands = {
-        "ours": [sys.executable, me, "time", sys.executable, "-m", "anyolo", "--help"],
+        "ours": [sys.executable, me, "time", sys.executable, "-m", "anyolo.cli", "--help"],
         "rival": [sys.executable, me, "time", str(Path(options.rival).parent / "yolo"), "--help"],
     }
     summary = side_by_side.compare(
