@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from anyolo.errors import AnyoloError, CheckpointError
+from anyolo.errors import AnyoloError, CheckpointError, ModelError
 from anyolo.families import FAMILIES
 from anyolo.families.base import FamilySpec, Identity
 from anyolo.families.checkpoint_contents import check_rows, find_weights, module_tensors, plain, unwrap
 from anyolo.families.checkpoint_writing import save_atomic
 from anyolo.families.safe_globals import Stub, shown
-from anyolo.families.safe_reader import read_object
+from anyolo.families.safe_reader import DAMAGE, read_object
+from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
 from anyolo.structures import Preprocess
 from anyolo.types import PathLike
@@ -101,23 +102,12 @@ def load_model(path: PathLike, *, family: str = "") -> Checkpoint:
     """
     where = str(path)
     content = read_object(path)
-    if _is_own(content):
-        return _load_own(_own_record(content, where), where, family)
-    found = _weights_file(content, where)
-    spec, identity = _identify(found, where, family)
-    names = found.names or tuple(f"class{number}" for number in range(identity.nc))
-    _check_names(names, identity.nc, where)
-    model = _build(identity.rows, identity.size, identity.nc, spec, where)
-    _fill(model, spec.import_weights(found.tensors), where)
-    return Checkpoint(
-        model=model,
-        spec=spec,
-        size=identity.size,
-        names=names,
-        preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta),
-        meta=found.meta,
-    )
+    try:
+        if _is_own(content):
+            return _load_own(_own_record(content, where), where, family)
+        return _load_foreign(_weights_file(content, where), where, family)
+    except DAMAGE as error:
+        raise CheckpointError(f"its model is damaged or incomplete: {shown(error)}", where=where) from error
 
 
 def model_record(
@@ -175,26 +165,37 @@ def _own_record(content: Any, where: str) -> dict[str, Any]:
 
 
 def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
-    try:
-        spec = FAMILIES.get(record["family"])
-        if family and FAMILIES.resolve(family) != spec.name:
-            raise CheckpointError(f"this is a {spec.name} file, not {family}", where=where)
-        names = tuple(map(str, record["names"]))
-        _check_names(names, record["nc"], where)
-        model = _build(record["rows"], record["size"], record["nc"], spec, where)
-        _fill(model, record["weights"], where)
-        size_hw = record["imgsz"]
-        return Checkpoint(
-            model=model,
-            spec=spec,
-            size=record["size"],
-            names=names,
-            preprocess=Preprocess.from_json(record["preprocess"]),
-            imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
-            meta={key: plain(value) for key, value in record.items() if key not in _BULKY},
-        )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"an anyolo file with parts missing: {shown(error)}", where=where) from error
+    spec = FAMILIES.get(record["family"])
+    if family and FAMILIES.resolve(family) != spec.name:
+        raise CheckpointError(f"this is a {spec.name} file, not {family}", where=where)
+    names = tuple(map(str, record["names"]))
+    _check_names(names, record["nc"], where)
+    size_hw = record["imgsz"]
+    return Checkpoint(
+        model=_filled(record["rows"], record["size"], record["nc"], spec, record["weights"], where),
+        spec=spec,
+        size=record["size"],
+        names=names,
+        preprocess=Preprocess.from_json(record["preprocess"]),
+        imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
+        meta={key: plain(value) for key, value in record.items() if key not in _BULKY},
+    )
+
+
+def _load_foreign(found: WeightsFile, where: str, family: str) -> Checkpoint:
+    spec, identity = _identify(found, where, family)
+    names = found.names or tuple(f"class{number}" for number in range(identity.nc))
+    _check_names(names, identity.nc, where)
+    weights = spec.import_weights(found.tensors)
+    return Checkpoint(
+        model=_filled(identity.rows, identity.size, identity.nc, spec, weights, where),
+        spec=spec,
+        size=identity.size,
+        names=names,
+        preprocess=spec.preprocess,
+        imgsz=_trained_size(found.meta),
+        meta=found.meta,
+    )
 
 
 def _weights_file(content: Any, where: str) -> WeightsFile:
@@ -227,7 +228,7 @@ def _weights_file(content: Any, where: str) -> WeightsFile:
     except CheckpointError as error:
         error.where = error.where or where
         raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise CheckpointError(f"its model is damaged: {shown(error)}", where=where) from error
 
 
@@ -266,7 +267,10 @@ def _identify(found: WeightsFile, where: str, family: str) -> tuple[FamilySpec, 
     hits: list[tuple[FamilySpec, Identity]] = []
     for name in candidates:
         spec = FAMILIES.get(name)
-        identity = spec.identify(found.tensors, found.yaml)
+        try:
+            identity = spec.identify(found.tensors, found.yaml)
+        except ModelError:  # rows that cannot be built are no model of this family
+            identity = None
         if identity:
             hits.append((spec, identity))
     if len(hits) == 1:
@@ -286,15 +290,38 @@ def _identify(found: WeightsFile, where: str, family: str) -> tuple[FamilySpec, 
     )
 
 
-def _build(rows: Mapping[str, Any], size: str, nc: int, spec: FamilySpec, where: str) -> Detector:
+def _filled(
+    rows: Mapping[str, Any], size: str, nc: int, spec: FamilySpec, weights: Mapping[str, Tensor], where: str
+) -> Detector:
+    """The model of these rows with these weights, whatever float type they have; names and shapes must fit.
+
+    They are compared before the model is built: rows can ask for more memory than there is.
+    """
     try:
         check_rows(rows)
-        with _Undrawn():
-            model = build(rows, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
+        faults = _differences(skeleton(rows, size=size, nc=nc, where=where).state_dict(), weights)
+        if not faults:
+            with _Undrawn():
+                model = build(rows, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
     except AnyoloError as error:
         problem = f"its model cannot be built: {error.message}"
         raise CheckpointError(problem, where=where, hint=error.hint) from error
+    if faults:
+        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
+        listed = "; ".join(map(shown, faults[:6]))
+        raise CheckpointError(f"weights and model do not fit: {listed}{more}", where=where)
+    model.load_state_dict(dict(weights))
     return model.eval()
+
+
+def _differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    faults = [f"{name} is missing" for name in own if name not in weights]
+    faults += [f"{name} is not expected" for name in weights if name not in own]
+    return faults + [
+        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
 
 
 class _Undrawn(TorchFunctionMode):
@@ -323,24 +350,6 @@ _DRAWS = frozenset(
         nn.init.uniform_,
     }
 )
-
-
-def _fill(model: Detector, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights of any float type into the model; every name and shape must fit."""
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in weights]
-    faults += [f"{name} is not expected" for name in weights if name not in own]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise CheckpointError(
-            f"weights and model do not fit: {'; '.join(map(shown, faults[:6]))}{more}", where=where
-        )
-    model.load_state_dict(dict(weights))
 
 
 def _trained_size(meta: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -24,8 +24,8 @@ MAX_PICKLE_BYTES = 32 << 20
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
-# What reading a damaged file may run into anywhere; it always means the same.
-_DAMAGE = (
+# What a damaged file may lead to, here and in those who look into it; it always means the same.
+DAMAGE = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -57,7 +57,7 @@ def read_object(path: PathLike) -> Any:
         raise
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror or error}", where=where) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         problem = f"the file is damaged ({type(error).__name__}: {shown(error)})"
         raise CheckpointError(problem, where=where) from error
 

@@ -97,11 +97,11 @@ def test_our_record_read_as_any_weights_file(record, tmp_path):
         ({"nc": 4, "names": list("abcd")}, "instead of"),
         ({"nc": "3"}, ""),
         ({"rows": {}}, "cannot be built"),
-        ({"rows": None}, "parts missing"),
-        ({"preprocess": {"channels": "rgb"}}, "parts missing"),
-        ({"preprocess": {**Preprocess().to_json(), "odd": 1}}, "parts missing"),
-        ({"imgsz": 5}, "parts missing"),
-        ({"family": 7}, "parts missing"),
+        ({"rows": None}, "damaged or incomplete"),
+        ({"preprocess": {"channels": "rgb"}}, "damaged or incomplete"),
+        ({"preprocess": {**Preprocess().to_json(), "odd": 1}}, "damaged or incomplete"),
+        ({"imgsz": 5}, "damaged or incomplete"),
+        ({"family": 7}, "damaged or incomplete"),
         ({"rows": {"nc": 3, "backbone": [[-1, 10**9, "Conv", [8]]], "head": []}}, "blocks"),
         ({"rows": {"nc": 3, "backbone": [[-1, 1, "Conv", [10**9]]], "head": []}}, "channels"),
         (
@@ -117,6 +117,15 @@ def test_our_record_with_changed_parts(record, tmp_path, change, words):
         load_model(tmp_path / "a.pt")
     assert words in str(refusal.value)
     assert refusal.value.where.startswith(str(tmp_path / "a.pt"))
+
+
+def test_rows_that_ask_for_a_terabyte(record, tmp_path):
+    """Refused by comparing shapes, before memory is taken."""
+    rows = json.loads(json.dumps(record["rows"]))
+    rows["backbone"][1][3] = [60_000, 1_000]
+    save_atomic({**record, "rows": rows}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"do not fit[\s\S]*instead of \(\d+, 16, 1000, 1000\)"):
+        load_model(tmp_path / "a.pt")
 
 
 def test_unexpected_and_missing_tensors_are_named(record, tmp_path):
@@ -173,3 +182,15 @@ def test_nobody_knows_it_and_two_know_it(built, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=rf"could be twin or {spec.name}[\s\S]*family=twin"):
         load_model(tmp_path / "a.pt")
     assert load_model(tmp_path / "a.pt", family=spec.name).spec is spec
+
+
+@pytest.mark.parametrize(
+    "name", ["model.22.dfl.conv.weight", "model.22.cv3.0.2.weight", "model.0.conv.weight"]
+)
+@pytest.mark.parametrize("tensor", [torch.tensor(1.0), torch.zeros(0), torch.zeros(1).expand(60_000, 1000)])
+def test_upstream_names_with_other_tensors(built, tmp_path, name, tensor):
+    _, model = built
+    torch.save({**model.state_dict(), name: tensor}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as refusal:
+        load_model(tmp_path / "a.pt")
+    assert refusal.value.where == str(tmp_path / "a.pt")
