@@ -30,9 +30,9 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     recipe = (f"recipe of {start.spec.name}", start.spec.recipe)
     loaded = load(TrainVerb, {**values, "data": _absolute(first.config.data.data)}, layers=[recipe])
     run = loaded.config.run
-    folder = RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok)
     return train(
-        start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit, folder=folder,
+        start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit,
+        make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
         is_random="random" in start.meta,
     )  # fmt: skip
 
@@ -57,7 +57,8 @@ def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
     config = load(TrainVerb, {**args, **changes, "resume": False}).config
     start = load_model(last)
     return train(
-        start.spec, start.model, config, dump(config), explicit=state["choices"]["explicit"], folder=folder, resume=state
+        start.spec, start.model, config, dump(config), explicit=state["choices"]["explicit"],
+        make_folder=lambda: folder, resume=state,
     )
 
 
@@ -90,7 +91,9 @@ def _restart(folder: RunFolder, changes: Mapping[str, Any]) -> TrainResult:
     start = open_model(config.model)
     console.current().line("stopped before its first checkpoint: starting it again")
     is_random = "random" in start.meta
-    return train(start.spec, start.model, config, dump(config), explicit=explicit, folder=folder, is_random=is_random)
+    return train(
+        start.spec, start.model, config, dump(config), explicit=explicit, make_folder=lambda: folder, is_random=is_random
+    )
 
 
 def _beyond(last: Path, state: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainResult:

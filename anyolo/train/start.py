@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor
 from anyolo import console
 from anyolo.config.schema import TrainVerb
 from anyolo.data import AnnotationIndex, DetectionDataset, make_loader, open_data
-from anyolo.data.dataset import check_size
 from anyolo.data.loader import Loader
 from anyolo.devices import Device, open_device
 from anyolo.errors import TrainingError
@@ -22,6 +21,7 @@ from anyolo.evaluate import draw_report
 from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector, build
+from anyolo.ops.letterbox import input_size
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
 from anyolo.train.hooks import StopHook, default_hooks, judge
@@ -59,23 +59,27 @@ def train(
     args: Mapping[str, Any],
     *,
     explicit: Iterable[str] = (),
-    folder: RunFolder,
+    make_folder: Callable[[], RunFolder],
     is_random: bool = False,
     resume: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Train ``model`` as ``config`` says, in ``folder``. Its weights are the start; ``is_random``: they mean nothing.
+    """Train ``model`` as ``config`` says. Its weights are the start; ``is_random``: they mean nothing.
+
+    ``make_folder`` is called once the settings and the data have been found good, so that a slip leaves no folder.
 
     ``args`` is the flat form of ``config`` that is stored for a resume; ``resume`` is the ``training`` part of a
     last.pt, whose averaged weights ``model`` then holds. Raises KeyboardInterrupt after a clean stop by the user.
     """
-    # first of all, so that a run killed at any later moment can be started again from its folder
-    folder.write_args({**args, "explicit": sorted(explicit)})
     device = open_device(config.device.device, threads=config.device.threads)
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
+    input_size(config.data.imgsz, spec.preprocess.stride)
     train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
     model = fit_classes(model, spec, len(train_index.names), is_random=is_random)
     _freeze(model, config.optim.freeze)
+    folder = make_folder()
+    # before anything that takes time, so that a run killed at any later moment can be started again from its folder
+    folder.write_args({**args, "explicit": sorted(explicit)})
     loader, val_loader = _loaders(spec, config, train_index, val_index, device)
     stop = StopHook()
     try:
@@ -184,7 +188,7 @@ def _assemble(
     else:
         precision = Precision(getattr(torch, resume["choices"]["dtype"]), resume["choices"]["precision"])
         torch.set_num_threads(resume["choices"]["threads"])
-    size = check_size(config.data.imgsz, spec.preprocess.stride)
+    size = input_size(config.data.imgsz, spec.preprocess.stride)
     choices = {
         "dtype": str(precision.dtype).removeprefix("torch."),
         "precision": precision.reason,
