@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyolo.deploy.draw import draw_boxes
 from anyolo.deploy.sources import Video
 from anyolo.errors import AnyoloError, MissingPackage
 from anyolo.ops.boxes import xyxy_to_cxcywh
+from anyolo.ops.draw import draw_boxes
 from anyolo.ops.image import Pixels
 from anyolo.types import PathLike, SizeHW
 

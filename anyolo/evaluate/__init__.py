@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "Evaluation": "anyolo.evaluate.evaluator",
+    "draw_batch": "anyolo.evaluate.report",
+    "draw_labels": "anyolo.evaluate.report",
+    "draw_report": "anyolo.evaluate.report",
+    "draw_training": "anyolo.evaluate.report",
     "evaluate": "anyolo.evaluate.evaluator",
     "judge": "anyolo.evaluate.evaluator",
 }
 
 if TYPE_CHECKING:
     from anyolo.evaluate.evaluator import Evaluation, evaluate, judge
+    from anyolo.evaluate.report import draw_batch, draw_labels, draw_report, draw_training
 
-__all__ = ["Evaluation", "evaluate", "judge"]
+__all__ = ["Evaluation", "draw_batch", "draw_labels", "draw_report", "draw_training", "evaluate", "judge"]
 
 
 def __getattr__(name: str) -> Any:

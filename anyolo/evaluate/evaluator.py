@@ -27,7 +27,7 @@ from anyolo.types import JSONValue, PathLike
 class Batches(Protocol):
     """What ``evaluate`` needs of a loader."""
 
-    def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]: ...
+    def epoch(self, number: int, /) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
