@@ -52,7 +52,7 @@ class Predictor:
         return list(self.stream(source))
 
     def stream(self, source: Any) -> Iterator[Results]:
-        """Results in the order of the source. Files that cannot be read are skipped and named in ``problems``.
+        """Results in the order of the source. Unreadable files are skipped and named in ``problems``.
 
         Raises DataError where the source holds no picture at all.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,17 +59,60 @@ class Verification:
 
 
 @dataclass(slots=True)
-class _Tally:
-    pictures: int = 0
-    candidates: int = 0
+class Errors:
+    """Largest differences so far. ``excess_px`` leaves out what the length of a box excuses."""
+
+    box_px: float = 0.0
+    excess_px: float = 0.0
+    score: float = 0.0
+
+    def add_boxes(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+        errors = np.abs(ours - theirs).max(1, initial=0)
+        sides = np.abs(ours[:, 2:] - ours[:, :2]).max(1, initial=0)
+        self.box_px = max(self.box_px, _largest(errors))
+        self.excess_px = max(self.excess_px, _largest(np.maximum(errors - 1e-4 * sides, 0)))
+
+    def add_scores(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+        self.score = max(self.score, _largest(ours - theirs))
+
+
+@dataclass(slots=True)
+class Matching:
+    """Final boxes of two sides, paired by class, overlap and score."""
+
+    tolerance: Tolerance
     boxes: int = 0
     matched: int = 0
     missing: int = 0
     extra: int = 0
-    box_px: float = 0.0
-    excess_px: float = 0.0
-    score: float = 0.0
-    broken: bool = False
+    errors: Errors = field(default_factory=Errors)
+
+    @property
+    def is_exact(self) -> bool:
+        return self.boxes > 0 and self.missing + self.extra == 0
+
+    @property
+    def agrees(self) -> bool:
+        return self.missing + self.extra <= self.tolerance.unmatched * self.boxes
+
+    def add(self, ours: Detections, theirs: Detections, clear: float) -> None:
+        """Boxes that do not score above ``clear`` need no partner."""
+        overlap = _iou(ours.boxes_xyxy, theirs.boxes_xyxy)
+        alike = (ours.classes[:, None] == theirs.classes) & (overlap >= self.tolerance.iou)
+        alike &= np.abs(ours.scores[:, None] - theirs.scores) <= self.tolerance.score
+        taken = np.zeros(len(theirs), np.bool_)
+        self.boxes += len(ours)
+        for row, partners in enumerate(alike):
+            free = np.flatnonzero(partners & ~taken)
+            if not len(free):
+                self.missing += bool(ours.scores[row] > clear)
+                continue
+            partner = free[overlap[row, free].argmax()]
+            taken[partner] = True
+            self.matched += 1
+            self.errors.add_scores(ours.scores[row, None], theirs.scores[partner, None])
+            self.errors.add_boxes(ours.boxes_xyxy[row, None], theirs.boxes_xyxy[partner, None])
+        self.extra += int((theirs.scores[~taken] > clear).sum())
 
 
 def compare(
@@ -82,38 +125,82 @@ def compare(
     tolerance: Tolerance,
 ) -> Verification:
     """Run both on every batch (B, C, H, W). ``inside`` says whether the artefact itself gives final boxes."""
-    tally = _Tally()
+    raw, is_same_shape, candidates, pictures = Errors(), True, 0, 0
+    against_model, against_itself = Matching(tolerance), Matching(tolerance)
     for images in batches:
-        expected = reference(images)
-        decoded = runner.decoded(images)
-        tally.pictures += len(images)
-        if decoded is not None:
-            _compare_candidates(tally, expected, decoded)
-        if inside:
-            found = [to_detections(rows) for rows in runner.run(images)[0]]
-        else:
-            found = _final(to_predictions(decoded or runner.run(images)), suppression)
-        for ours, theirs in zip(_final(expected, suppression), found, strict=True):
-            _compare_boxes(tally, ours, theirs, suppression.conf + tolerance.score, tolerance)
-    return _judge(tally, tolerance, tally.matched if inside else tally.candidates)
+        expected, decoded = reference(images), runner.decoded(images)
+        pictures += len(images)
+        shown = None if decoded is None else to_predictions(decoded)
+        if shown is not None:
+            is_same_shape &= shown.boxes_xyxy.shape == expected.boxes_xyxy.shape
+            is_same_shape &= shown.scores.shape == expected.scores.shape
+            if not is_same_shape:
+                break
+            candidates += _compare_candidates(raw, expected, shown, suppression.conf)
+        own = final_boxes(shown, suppression) if shown is not None else None
+        found = [to_detections(rows) for rows in runner.run(images)[0]] if inside else own
+        assert found is not None, "an artefact without boxes inside gives its decoded outputs"
+        for ours, theirs in zip(final_boxes(expected, suppression), found, strict=True):
+            against_model.add(ours, theirs, suppression.conf + tolerance.score)
+        for ours, theirs in zip(own or [], found, strict=False):
+            against_itself.add(ours, theirs, suppression.conf)
+    reasons = _differences(raw, against_model, against_itself, is_same_shape, tolerance)
+    is_excused = not reasons and not against_model.agrees
+    note = (
+        f"{against_model.missing} of {against_model.boxes} boxes differ only because candidates "
+        "with equal scores came in another order"
+    )
+    return Verification(
+        pictures=pictures,
+        candidates=candidates,
+        boxes=against_model.boxes,
+        matched=against_model.matched,
+        missing=against_model.missing,
+        extra=against_model.extra,
+        max_box_error_px=max(raw.box_px, against_model.errors.box_px),
+        max_score_error=max(raw.score, against_model.errors.score),
+        is_conclusive=(against_model.matched if inside else candidates) >= ENOUGH_BOXES,
+        reasons=reasons,
+        notes=(note,) if is_excused else (),
+    )
+
+
+def _differences(
+    raw: Errors, against_model: Matching, against_itself: Matching, is_same_shape: bool, tolerance: Tolerance
+) -> tuple[str, ...]:
+    """Why the artefact is not the model; empty where it is.
+
+    Unmatched boxes are none where the artefact's decoded outputs agree with the model's, and exact
+    suppression of them on the host gives just its boxes: then only the order of equal scores differs.
+    """
+    if not is_same_shape:
+        return ("its outputs have other shapes than the model's",)
+    reasons = []
+    errors = [raw, against_model.errors]
+    if max(e.excess_px for e in errors) > tolerance.box_px:
+        reasons.append(f"boxes differ by up to {max(e.box_px for e in errors):.3g} px")
+    if max(e.score for e in errors) > tolerance.score:
+        reasons.append(f"scores differ by up to {max(e.score for e in errors):.3g}")
+    if not against_model.agrees and (reasons or not against_itself.is_exact):
+        reasons.append(
+            f"of {against_model.boxes} boxes {against_model.missing} are missing, "
+            f"and {against_model.extra} are extra"
+        )
+    return tuple(reasons)
 
 
 def compare_suppression(
     runner: Runner, batches: Iterable[Images], suppression: Suppression, *, tolerance: Tolerance
-) -> Verification:
-    """The artefact's final boxes against exact suppression, on the host, of its own decoded outputs.
-
-    Both start from the same numbers, so that near-equal scores of an unsure model cannot change the order.
-    """
-    tally = _Tally()
+) -> Matching:
+    """The artefact's final boxes against exact suppression, on the host, of its own decoded outputs."""
+    matching = Matching(tolerance)
     for images in batches:
         decoded = runner.decoded(images)
-        tally.pictures += len(images)
         if decoded is not None:
-            found = (to_detections(rows) for rows in runner.run(images)[0])
-            for ours, theirs in zip(_final(to_predictions(decoded), suppression), found, strict=True):
-                _compare_boxes(tally, ours, theirs, suppression.conf, tolerance)
-    return _judge(tally, tolerance, tally.matched)
+            own = final_boxes(to_predictions(decoded), suppression)
+            for ours, rows in zip(own, runner.run(images)[0], strict=True):
+                matching.add(ours, to_detections(rows), suppression.conf)
+    return matching
 
 
 def confidence_of(predictions: Iterable[Predictions], rank: int) -> float:
@@ -134,7 +221,8 @@ def to_detections(rows: NDArray[np.float32]) -> Detections:
     return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64))
 
 
-def _final(predictions: Predictions, suppression: Suppression) -> list[Detections]:
+def final_boxes(predictions: Predictions, suppression: Suppression) -> list[Detections]:
+    """Exact suppression on the host, each box with its best class, as the predictor does it."""
     return postprocess(
         predictions,
         conf=suppression.conf,
@@ -145,19 +233,17 @@ def _final(predictions: Predictions, suppression: Suppression) -> list[Detection
     )
 
 
-def _compare_candidates(tally: _Tally, expected: Predictions, decoded: Arrays) -> None:
-    """Every score, and the boxes of the best candidates, point by point."""
-    found = to_predictions(decoded)
-    if expected.boxes_xyxy.shape != found.boxes_xyxy.shape or expected.scores.shape != found.scores.shape:
-        tally.broken = True
-        return
+def _compare_candidates(raw: Errors, expected: Predictions, found: Predictions, conf: float) -> int:
+    """Every score; the boxes of all candidates above ``conf``, and of the best whatever they score."""
     ours, theirs = _scores(expected), _scores(found)
-    best = np.argsort(-ours.max(2), axis=1, kind="stable")[:, :BEST, None]
-    boxes = np.take_along_axis(expected.boxes_xyxy.numpy(), best, 1)
-    others = np.take_along_axis(found.boxes_xyxy.numpy(), best, 1)
-    tally.candidates += best.size
-    tally.score = max(tally.score, _largest(ours - theirs))
-    _note_box_errors(tally, boxes.reshape(-1, 4), others.reshape(-1, 4))
+    raw.add_scores(ours, theirs)
+    for scores, boxes, others in zip(
+        ours, expected.boxes_xyxy.numpy(), found.boxes_xyxy.numpy(), strict=True
+    ):
+        best = scores.max(1)
+        chosen = np.argsort(-best, kind="stable")[: max(BEST, int((best > conf).sum()))]
+        raw.add_boxes(boxes[chosen], others[chosen])
+    return sum(min(BEST, len(scores)) for scores in ours)
 
 
 def _scores(predictions: Predictions) -> NDArray[np.float32]:
@@ -165,39 +251,10 @@ def _scores(predictions: Predictions) -> NDArray[np.float32]:
     return scores if predictions.objectness is None else scores * predictions.objectness.numpy()[..., None]
 
 
-def _note_box_errors(tally: _Tally, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
-    errors = np.abs(ours - theirs).max(1, initial=0)
-    sides = np.abs(ours[:, 2:] - ours[:, :2]).max(1, initial=0)
-    tally.box_px = max(tally.box_px, _largest(errors))
-    tally.excess_px = max(tally.excess_px, _largest(np.maximum(errors - 1e-4 * sides, 0)))
-
-
 def _largest(values: NDArray[np.float32]) -> float:
     """Infinite where any value is not a number, so that no comparison lets it pass."""
     largest = float(np.abs(values).max(initial=0))
     return largest if np.isfinite(largest) else float("inf")
-
-
-def _compare_boxes(
-    tally: _Tally, ours: Detections, theirs: Detections, clear: float, tolerance: Tolerance
-) -> None:
-    """Pair boxes of one class by overlap. Boxes that do not score above ``clear`` need no partner."""
-    overlap = _iou(ours.boxes_xyxy, theirs.boxes_xyxy)
-    alike = (ours.classes[:, None] == theirs.classes) & (overlap >= tolerance.iou)
-    alike &= np.abs(ours.scores[:, None] - theirs.scores) <= tolerance.score
-    taken = np.zeros(len(theirs), np.bool_)
-    tally.boxes += len(ours)
-    for row, partners in enumerate(alike):
-        free = np.flatnonzero(partners & ~taken)
-        if len(free):
-            partner = free[overlap[row, free].argmax()]
-            taken[partner] = True
-            tally.matched += 1
-            tally.score = max(tally.score, float(abs(ours.scores[row] - theirs.scores[partner])))
-            _note_box_errors(tally, ours.boxes_xyxy[row, None], theirs.boxes_xyxy[partner, None])
-        else:
-            tally.missing += bool(ours.scores[row] > clear)
-    tally.extra += int((theirs.scores[~taken] > clear).sum())
 
 
 def _iou(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -207,27 +264,3 @@ def _iou(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.f
     areas = [np.maximum(b[:, 2:] - b[:, :2], 0).prod(1) for b in (ours, theirs)]
     iou: NDArray[np.float32] = inter / np.maximum(areas[0][:, None] + areas[1] - inter, 1e-9)
     return iou
-
-
-def _judge(tally: _Tally, tolerance: Tolerance, compared: int) -> Verification:
-    reasons = []
-    if tally.broken:
-        reasons.append("its outputs have other shapes than the model's")
-    if tally.excess_px > tolerance.box_px:
-        reasons.append(f"boxes differ by up to {tally.box_px:.3g} px")
-    if tally.score > tolerance.score:
-        reasons.append(f"scores differ by up to {tally.score:.3g}")
-    if tally.missing + tally.extra > tolerance.unmatched * tally.boxes:
-        reasons.append(f"of {tally.boxes} boxes {tally.missing} are missing, and {tally.extra} are extra")
-    return Verification(
-        pictures=tally.pictures,
-        candidates=tally.candidates,
-        boxes=tally.boxes,
-        matched=tally.matched,
-        missing=tally.missing,
-        extra=tally.extra,
-        max_box_error_px=tally.box_px,
-        max_score_error=tally.score,
-        is_conclusive=compared >= ENOUGH_BOXES,
-        reasons=tuple(reasons),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,8 +37,13 @@ class OnnxFormat:
                 where="opset",
                 hint=f"Choose {OPSETS[0]} to {OPSETS[-1]}, or leave it out for {DEFAULT_OPSET}.",
             )
-        _trace(model, path, options, opset)
-        graph = onnx.load(str(path))
+        try:
+            graph = onnx.load_from_string(_trace(model, options, opset))
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportError(
+                f"the ONNX exporter gave up: {reason}", hint="A higher opset= may help."
+            ) from error
         _state_shapes(graph, model, options)
         if options.simplify:
             graph = _simplify(graph, options.example)
@@ -69,8 +75,8 @@ class _AllOutputs(nn.Module):
         return (self.model.final_boxes(decoded, self.model.suppression), *decoded)
 
 
-def _trace(model: Exportable, path: Path, options: WriteOptions, opset: int) -> None:
-    whole = _AllOutputs(model)
+def _trace(model: Exportable, options: WriteOptions, opset: int) -> bytes:
+    whole, buffer = _AllOutputs(model), io.BytesIO()
     with quiet(), torch.no_grad():
         count = len(whole(options.example))
         names = list(DECODED[:count] if model.suppression is None else (BOXES, *DECODED[: count - 1]))
@@ -80,7 +86,7 @@ def _trace(model: Exportable, path: Path, options: WriteOptions, opset: int) -> 
         torch.onnx.export(
             whole,
             (options.example,),
-            str(path),
+            buffer,  # type: ignore[arg-type]  # taken, and a full disk is then met by Python
             input_names=[INPUT],
             output_names=names,
             opset_version=opset,
@@ -89,6 +95,7 @@ def _trace(model: Exportable, path: Path, options: WriteOptions, opset: int) -> 
             else None,
             dynamo=False,
         )
+    return buffer.getvalue()
 
 
 def _state_shapes(graph: Any, model: Exportable, options: WriteOptions) -> None:

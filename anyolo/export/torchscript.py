@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +27,11 @@ class TorchScriptFormat:
         with quiet(), torch.no_grad():
             # the decoded maps stay reachable as a submodule of the very file that gives the boxes
             decoded = _trace(model.decoded, options.example)
-            traced = _trace(Exportable(decoded, model.suppression), options.example)
-            traced.save(str(path), _extra_files={METADATA_FILE: json.dumps(dict(options.metadata))})
+            traced = _trace(Exportable(decoded, model.suppression).eval(), options.example)
+            frozen = torch.jit.freeze(traced, preserved_attrs=["decoded"])
+            buffer = io.BytesIO()  # libtorch's own writer would report a full disk as an internal error
+            torch.jit.save(frozen, buffer, {METADATA_FILE: json.dumps(dict(options.metadata))})
+        path.write_bytes(buffer.getvalue())
 
     def open(self, path: Path, *, threads: int = 0) -> TorchScriptRunner:
         if threads:
