@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from anyolo.errors import ModelError, UnknownName
 from anyolo.families.base import FamilySpec
+from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
 from anyolo.registry import Registry
 
@@ -59,12 +59,11 @@ def build_model(model: str, *, nc: int | None = None) -> tuple[FamilySpec, Detec
 
 def family_of(rows: Mapping[str, Any], *, size: str = "", where: str = "model") -> FamilySpec:
     """The family that answers for a model mapping, found by the tensors the rows give."""
-    with torch.device("meta"):
-        skeleton = build(rows, size=size, where=where)
-    tensors = skeleton.state_dict()
+    model = skeleton(rows, size=size, where=where)
+    tensors = model.state_dict()
     for family in FAMILIES:
         spec = FAMILIES.get(family)
-        if spec.identify(tensors, skeleton.rows):
+        if spec.identify(tensors, model.rows):
             return spec
     raise ModelError("no model family has such a head", where=where, hint=f"Families: {', '.join(FAMILIES)}.")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anyolo.errors import AnyoloError
 from anyolo.nn.blocks import BLOCKS
-from anyolo.nn.model import build
+from anyolo.nn.model import Detector, assemble
 from anyolo.nn.rows import parse
 
 
@@ -20,11 +20,19 @@ def fits(
 ) -> bool:
     """Whether a model of these rows has exactly these tensors (batch counters aside)."""
     try:
-        with torch.device("meta"):
-            skeleton = build(rows, size=size, nc=nc)
+        own = skeleton(rows, size=size, nc=nc)
     except AnyoloError:
         return False
-    return _shapes(skeleton.state_dict()) == _shapes(tensors)
+    return _shapes(own.state_dict()) == _shapes(tensors)
+
+
+def skeleton(
+    rows: Mapping[str, Any], *, size: str = "", nc: int | None = None, where: str = "model"
+) -> Detector:
+    """The model of these rows with shapes instead of numbers; ModelError where it cannot be built."""
+    plan = parse(rows, size=size, nc=nc, where=where)
+    with torch.device("meta"):
+        return assemble(plan)
 
 
 def head_row(tensors: Mapping[str, Tensor], tail: str) -> int | None:

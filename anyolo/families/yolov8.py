@@ -24,19 +24,16 @@ def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identi
         return None
     nc = int(tensors[f"model.{row}.cv3.0.2.weight"].shape[0])
     own = yaml.safe_load(SPEC.rows_text())
-    sizes = own["scales"]
+    size = next((s for s in own["scales"] if fits(own, tensors, size=s, nc=nc)), "")
+    rows: Mapping[str, Any] | None = None
     if stored.get("backbone") and fits(stored, tensors, nc=nc):
-        size = str(stored.get("scale") or "")
-        known = size in sizes and list(stored.get("scales", {}).get(size, ())) == sizes[size]
-        return Identity(family=SPEC.name, size=size if known else "", nc=nc, rows={**stored, "nc": nc})
-    for size in sizes:
-        if fits(own, tensors, size=size, nc=nc):
-            return Identity(family=SPEC.name, size=size, nc=nc, rows={**own, "nc": nc, "scale": size})
-    for rows in (stored, own):
-        unusual = measured(rows, tensors, nc=nc) if rows.get("backbone") else None
-        if unusual and fits(unusual, tensors):
-            return Identity(family=SPEC.name, size="", nc=nc, rows=unusual)
-    return None
+        rows = {**stored, "nc": nc}
+    elif size:
+        rows = {**own, "nc": nc, "scale": size}
+    else:
+        candidates = [measured(r, tensors, nc=nc) for r in (stored, own) if r.get("backbone")]
+        rows = next((r for r in candidates if r and fits(r, tensors)), None)
+    return Identity(family=SPEC.name, size=size, nc=nc, rows=rows) if rows else None
 
 
 def _is_plain(tensors: Mapping[str, Tensor], head: str) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
-from anyolo.nn.model import Detector
+from anyolo.nn.model import PROBE, Detector
 from anyolo.types import SizeHW
 
 
@@ -17,8 +17,8 @@ class ModelCount:
     """``parameters`` includes frozen ones (such as the 16 bins of a distribution head), ``gradients`` does
     not.
 
-    ``gflops`` counts a multiply and an add as two, of convolutions, for one picture; ``layers`` are modules
-    without children.
+    ``gflops`` counts a multiply and an add as two, of convolutions and linear layers, for one picture;
+    ``layers`` are the modules without children.
     """
 
     parameters: int
@@ -28,18 +28,36 @@ class ModelCount:
 
 
 def count(model: Detector, size_hw: SizeHW) -> ModelCount:
-    """Count at an input size. Nothing is computed: the picture is a shape only."""
+    """Count at an input size, from one pass over a small blank picture: convolutions grow with the area."""
     parameters = list(model.parameters())
-    was_training = model.training
-    model.eval()
-    channels = int(model.rows.get("ch") or model.rows.get("channels") or 3)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
-        model(torch.empty(1, channels, *size_hw, device=parameters[0].device, dtype=parameters[0].dtype))
-    model.train(was_training)
+    flops = _flops(model) * (size_hw[0] * size_hw[1]) / PROBE**2
     return ModelCount(
         parameters=sum(p.numel() for p in parameters),
         gradients=sum(p.numel() for p in parameters if p.requires_grad),
-        gflops=counter.get_total_flops() / 1e9,
+        gflops=flops / 1e9,
         layers=sum(1 for m in model.modules() if not any(True for _ in m.children())),
     )
+
+
+def _flops(model: Detector) -> int:
+    """For a picture of PROBE by PROBE."""
+    found = 0
+
+    def add(module: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal found
+        weight = module.get_parameter("weight")
+        found += 2 * output.numel() * weight[0].numel()
+
+    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    was_training = model.training
+    sample = next(model.parameters())
+    try:
+        with torch.no_grad():
+            model.eval()(
+                torch.zeros(1, model.channels, PROBE, PROBE, device=sample.device, dtype=sample.dtype)
+            )
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -24,6 +24,7 @@ class Detector(nn.Module):
 
     Attributes:
         nc: number of classes.
+        channels: of the input pictures.
         strides: pixels per cell of every level, finest first.
         rows: plain mapping from which ``build`` makes this model again, size and nc included.
         size: which of the mapping's scales, or "".
@@ -33,6 +34,7 @@ class Detector(nn.Module):
         super().__init__()
         self.model = nn.ModuleList(blocks)
         self.nc = plan.nc
+        self.channels = plan.channels
         self.rows: dict[str, Any] = plan.mapping
         self.size = plan.size
         self._reads = tuple((row.sources, row.many) for row in plan.rows)
@@ -101,6 +103,16 @@ def build(
         names.
     """
     plan = parse(rows, size=size, nc=nc, where=where)
+    model = assemble(plan)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = batch_norm
+    model.head.set_strides(_measure(model, plan))
+    return model
+
+
+def assemble(plan: Plan) -> Detector:
+    """The modules of a plan, with all their tensors but nothing measured yet."""
     channels: list[Channels] = []
     blocks: list[nn.Module] = []
     for row in plan.rows:
@@ -109,19 +121,10 @@ def build(
         channels.append(out)
     if not isinstance(blocks[-1], Head):
         raise plan.error(plan.rows[-1], "the last row must be a detection head")
-    model = Detector(blocks, plan)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps, module.momentum = batch_norm
-    model.head.set_strides(_measure(model, plan))
-    return model
+    return Detector(blocks, plan)
 
 
 def _block(plan: Plan, row: Row, channels: list[Channels]) -> tuple[nn.Module, Channels]:
-    try:
-        kind = BLOCKS.get(row.block)
-    except UnknownName as unknown:
-        raise plan.error(row, unknown.message, unknown.hint) from None
     inputs = Inputs(
         channels=tuple(plan.channels if s == IMAGE else channels[s] for s in row.sources),
         args=row.args,
@@ -131,10 +134,13 @@ def _block(plan: Plan, row: Row, channels: list[Channels]) -> tuple[nn.Module, C
         activation=plan.activation,
     )
     try:
+        kind = BLOCKS.get(row.block)
         if row.repeats == 1 or kind.repeats_inside:
             return kind.from_row(inputs)
         copies = [kind.from_row(inputs) for _ in range(row.repeats)]
         return nn.Sequential(*(block for block, _ in copies)), copies[0][1]
+    except UnknownName as unknown:
+        raise plan.error(row, unknown.message, unknown.hint) from None
     except (TypeError, ValueError, IndexError) as problem:
         raise plan.error(row, f"cannot be built from {list(row.args)}: {problem}") from problem
 

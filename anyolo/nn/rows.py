@@ -95,7 +95,7 @@ def parse(mapping: Mapping[str, Any], *, size: str = "", nc: int | None = None, 
     rows = tuple(_row(index, row, scale, values, where) for index, row in enumerate(written))
     own = {key: _plain(mapping[key]) for key in _KEYS if key in mapping}
     own["nc"] = classes
-    if size and "scales" in own:
+    if size:
         own["scale"] = size
     return Plan(
         rows=rows,
@@ -139,7 +139,7 @@ def _scale(mapping: Mapping[str, Any], size: str, where: str) -> tuple[str, Scal
     scales = mapping.get("scales")
     if not scales:
         depth, width = mapping.get("depth_multiple", 1.0), mapping.get("width_multiple", 1.0)
-        return size, _numbers((depth, width), where)
+        return size or str(mapping.get("scale") or ""), _numbers((depth, width), where)
     if not isinstance(scales, Mapping):
         raise ModelError("scales must map a size to [depth, width, max_channels]", where=where)
     chosen = size or str(mapping.get("scale") or next(iter(scales)))

@@ -1,0 +1,211 @@
+"""The Detector: counts, layouts, folding, copying, tracing."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anyolo.families import build_model
+from anyolo.nn.blocks.conv import Conv, fold
+from anyolo.nn.count import count
+from anyolo.nn.fuse import fuse
+from anyolo.structures import HeadOutput
+
+FACTS = {  # parameters, trained, GFLOPs at 640, parameters folded
+    "yolov8n": (3157200, 3157184, 8.744, 3151904),
+    "yolov8s": (11166560, 11166544, 28.6026, 11156544),
+    "yolov8m": (25902640, 25902624, 78.9367, 25886080),
+    "yolov8l": (43691520, 43691504, 165.1485, 43668288),
+    "yolov8x": (68229648, 68229632, 257.8043, 68200608),
+}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Random weights and random statistics, so that nothing is folded for nothing."""
+    torch.manual_seed(0)
+    _, model = build_model("yolov8n", nc=5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def images(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_counts(name):
+    parameters, gradients, gflops, folded = FACTS[name]
+    model = build_model(name)[1]
+    counted = count(model, (640, 640))
+    assert (counted.parameters, counted.gradients) == (parameters, gradients)
+    assert counted.gflops == pytest.approx(gflops, rel=1e-3)
+    assert model.training
+    assert sum(p.numel() for p in fuse(model).parameters()) == folded
+
+
+@pytest.mark.parametrize("size", "nsmlx")
+def test_tensors_are_upstreams(shared, size):
+    facts = json.loads(shared(f"reference/topology/yolov8/yolov8{size}.json").read_text())
+    model = build_model(f"yolov8{size}")[1]
+    modules = dict(model.named_modules())
+    order = [n for n, m in modules.items() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    assert order == [leaf["name"] for leaf in facts["leaves"]]
+    for leaf in facts["leaves"]:
+        own = modules[leaf["name"]]
+        if leaf["type"] == "Conv2d":
+            got = own.in_channels, own.out_channels, *own.kernel_size, *own.stride, *own.padding, own.groups
+            k, s, p = leaf["k"], leaf["s"], leaf["p"]
+            assert got == (leaf["in"], leaf["out"], k, k, s, s, p, p, leaf["g"])
+            assert (own.bias is not None) == leaf["bias"]
+            assert own.weight.requires_grad == leaf.get("trainable", True)
+        else:
+            assert (own.num_features, own.eps, own.momentum) == (leaf["out"], leaf["eps"], leaf["momentum"])
+        if "act" in leaf:
+            parent = modules[leaf["name"].rpartition(".")[0]]
+            assert type(parent.act).__name__ == leaf["act"]
+
+
+def test_count_follows_the_size():
+    model = build_model("yolov8n", nc=3)[1].eval()
+    square, wide = count(model, (320, 320)), count(model, (320, 640))
+    assert wide.gflops == pytest.approx(2 * square.gflops)
+    assert not model.training and not any(m._forward_hooks for m in model.modules())
+
+
+def test_first_biases():
+    """8.4.190: box 2.0, classes as if five objects lay in a 640 px picture."""
+    head = build_model("yolov8n", nc=20)[1].head
+    for level, stride in enumerate((8, 16, 32)):
+        assert (head.cv2[level][-1].bias == 2).all()
+        expected = np.log(5 / 20 / (640 / stride) ** 2)
+        assert head.cv3[level][-1].bias.tolist() == pytest.approx([expected] * 20, rel=1e-6)
+
+
+def test_shapes_and_strides(small):
+    assert small.strides == (8, 16, 32)
+    output = small(images(2, 3, 96, 160))
+    assert [tuple(x.shape) for x in output.levels] == [(2, 69, 12, 20), (2, 69, 6, 10), (2, 69, 3, 5)]
+    found = small.decode(output)
+    assert found.boxes_xyxy.shape == (2, 315, 4) and found.scores.shape == (2, 315, 5)
+    assert found.objectness is None
+    assert (found.boxes_xyxy[..., 2:] >= found.boxes_xyxy[..., :2]).all()
+    assert found.scores.min() > 0 and found.scores.max() < 1
+
+
+def test_decoding_by_hand():
+    """All weight on one bin gives that distance: bins 1, 2, 3, 4 around the point (20, 12) of the fine level."""
+    model = build_model("yolov8n", nc=2)[1]
+    levels = [torch.zeros(1, 66, 4 * 2**k, 4 * 2**k) for k in (2, 1, 0)]
+    for side, bin_ in enumerate((1, 2, 3, 4)):
+        levels[0][0, side * 16 + bin_, 1, 2] = 100
+    levels[0][0, 65, 1, 2] = np.log(3)
+    found = model.decode(HeadOutput(tuple(levels)))
+    assert found.boxes_xyxy[0, 18].tolist() == pytest.approx([20 - 8, 12 - 16, 20 + 24, 12 + 32], abs=1e-4)
+    assert found.scores[0, 18].tolist() == pytest.approx([0.5, 0.75])
+    # no preference: 7.5 bins to every side, here around the last point of the coarse level
+    assert found.boxes_xyxy[0, -1].tolist() == pytest.approx([112 - 240, 112 - 240, 112 + 240, 112 + 240])
+
+
+def test_channels_last_gives_the_same(small):
+    x = images(2, 3, 64, 96)
+    other = copy.deepcopy(small).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        own, last = small.predict(x), other.predict(x.to(memory_format=torch.channels_last))
+    assert (own.boxes_xyxy - last.boxes_xyxy).abs().max() < 1e-3
+    assert (own.scores - last.scores).abs().max() < 1e-6
+
+
+def test_a_copy_is_independent(small):
+    small.predict(images(1, 3, 64, 64))
+    twin = copy.deepcopy(small)
+    with torch.no_grad():
+        twin.model[0].conv.weight.zero_()
+    assert small.model[0].conv.weight.abs().sum() > 0
+    assert twin.rows == small.rows and twin.rows is not small.rows
+
+
+def test_folding(small):
+    x = images(1, 3, 64, 96)
+    twin = fuse(copy.deepcopy(small).train())
+    assert not twin.training
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
+    with torch.no_grad():
+        own, folded = small.predict(x), twin.predict(x)
+        again = fuse(twin).predict(x)
+    assert (own.boxes_xyxy - folded.boxes_xyxy).abs().max() < 2e-3
+    assert torch.equal(folded.boxes_xyxy, again.boxes_xyxy)
+
+
+def test_folding_keeps_an_old_bias():
+    torch.manual_seed(3)
+    conv, norm = nn.Conv2d(4, 6, 3, 2, 1, groups=2), nn.BatchNorm2d(6, eps=1e-3).eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    x = images(2, 4, 9, 9)
+    assert (fold(conv, norm)(x) - norm(conv(x))).abs().max() < 1e-5
+
+
+def test_folding_in_float64_is_exact():
+    torch.manual_seed(3)
+    block = Conv(3, 8, 3).double().eval()
+    nn.init.uniform_(block.bn.running_var, 0.1, 3)
+    x = images(1, 3, 9, 9).double()
+    before = block(x)
+    block.fuse()
+    assert (block(x) - before).abs().max() < 1e-14
+
+
+class Plain(nn.Module):
+    """Tensors in, tensors out, as exporters want it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        found = self.model.predict(x)
+        return found.boxes_xyxy, found.scores
+
+
+def assert_same(own, other):
+    for a, b in zip(own, other, strict=True):
+        assert (a - b).abs().max() < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_traced_graph_takes_other_sizes(small):
+    traced = torch.jit.trace(Plain(small), images(1, 3, 64, 64))
+    for shape in ((1, 3, 64, 64), (2, 3, 96, 160)):
+        assert_same(Plain(small)(images(*shape)), traced(images(*shape)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_fixed_size_holds_the_grid_as_constant(small):
+    twin = copy.deepcopy(small)
+    twin.fix_size((64, 96))
+    x = images(1, 3, 64, 96)
+    assert_same(Plain(small)(x), Plain(twin)(x))
+    graph = str(torch.jit.trace(Plain(twin), x).inlined_graph)
+    assert "aten::arange" not in graph
+    twin.fix_size(None)
+    assert "aten::arange" in str(torch.jit.trace(Plain(twin), x).inlined_graph)
+
+
+def test_exported_program(small):
+    x = images(2, 3, 64, 96)
+    height, width = (torch.export.Dim(side, min=2, max=40) * 32 for side in ("rows", "columns"))
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64), 2: height, 3: width},)
+    program = torch.export.export(Plain(small), (x,), dynamic_shapes=shapes)
+    for size in ((2, 3, 64, 96), (3, 3, 128, 64)):
+        assert_same(Plain(small)(images(*size)), program.module()(images(*size)))
