@@ -39,7 +39,7 @@ def lines_to_run(manifest: Manifest, format: Format, file_name: str, picture: st
             f"images = numpy.ascontiguousarray(canvas[None]{order}.transpose(0, 3, 1, 2)){batch}",
             f"boxes = {call}[0]",
             "boxes = boxes[boxes[:, 4] > 0]",
-            "boxes[:, :4] = (boxes[:, :4] - [left, top, left, top]) / gain  # x1 y1 x2 y2 score class",
-            "print(boxes)",
+            "boxes[:, :4] = ((boxes[:, :4] - [left, top] * 2) / gain).clip(0, [width, height] * 2)",
+            "print(boxes)  # x1 y1 x2 y2 score class",
         )
     )
