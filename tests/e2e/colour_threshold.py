@@ -1,15 +1,15 @@
 """The strongest simple rival of a detector on bulb pictures: thresholds on colour and brightness.
 
-Two ways of cutting spots out of a picture: bright cores with the colour read off the ring around them, and a mask
-of hue, saturation and brightness per class with its holes filled. Each is followed by connected components, an
-area filter, a fitted box (scaled, or of fixed size) and a score (area, brightness, contrast, roundness). Every
+Two ways of cutting spots out of a picture: bright cores with the colour read off the ring around them, and a
+mask of hue, saturation and brightness per class, holes filled. Each is followed by connected components,
+an area filter, a fitted box (scaled, or of fixed size) and a score (area, contrast, roundness ...). Every
 setting is tried on the training pictures and the best is kept for each class separately.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,10 +54,15 @@ class Spots:
         return np.concatenate((centre - half, centre + half), 1)
 
 
-def cuts() -> Iterator[tuple[Any, ...]]:
-    """("core", level, ring width, white below this saturation) and ("hue", s, v, hue width, closing)."""
-    yield from itertools.product(("core",), (170, 200, 225, 240, 252), (2, 4), (0.12, 0.2, 0.3))
-    yield from itertools.product(("hue",), (60, 110, 160, 200), (110, 160, 210, 245), (25, 45), (0, 3))
+ALL = (
+    *itertools.product(("core",), (170, 200, 225, 240, 252), (2, 4), (0.12, 0.2, 0.3)),
+    *itertools.product(("hue",), (60, 110, 160, 200), (110, 160, 210, 245), (25, 45), (0, 3)),
+)
+"""("core", level, ring width, white below this saturation) and ("hue", s, v, hue width, closing)."""
+COARSE = (
+    *itertools.product(("core",), (200, 240), (2,), (0.12, 0.2, 0.3)),
+    *itertools.product(("hue",), (110, 200), (160, 210), (45,), (0,)),
+)
 
 
 def spots(picture: np.ndarray, cut: tuple[Any, ...]) -> dict[int, Spots]:
@@ -140,11 +145,11 @@ def _hue(colour_bgr: np.ndarray) -> np.ndarray:
     return np.rad2deg(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)) % 360
 
 
-def tune(samples: Samples) -> dict[int, Setting]:
+def tune(samples: Samples, cuts: Sequence[tuple[Any, ...]] = ALL) -> dict[int, Setting]:
     """Best setting per class by average precision at 0.5: every cut, then box, area and score in turn."""
     truth = [_truth(picture, labels) for picture, labels in samples]
     best = dict.fromkeys(range(4), (-1.0, Setting(("core", 200, 2, 0.2), 3, (1.0, 0.0), "area")))
-    for cut in cuts():
+    for cut in cuts:
         cut_out = [spots(picture, cut) for picture, _ in samples]
         for number in range(4):
             trial = _Trial([one[number] for one in cut_out], [one[number] for one in truth])
@@ -207,6 +212,18 @@ def detect(picture: np.ndarray, settings: dict[int, Setting]) -> tuple[np.ndarra
         scores.append(found.features[setting.score][keep])
         classes.append(np.full(int(keep.sum()), number))
     return np.concatenate(boxes), np.concatenate(scores), np.concatenate(classes)
+
+
+def easy_picture(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forty bright discs in pure colours on dark grey: what thresholds are made for."""
+    rng = np.random.default_rng(index)
+    picture, labels = np.full((416, 416, 3), 60, np.uint8), []
+    colours = ((255, 255, 255), (30, 30, 255), (30, 255, 30), (255, 30, 30))
+    for number, place in enumerate(rng.permutation(49)[:40]):
+        centre, radius = (np.array(divmod(int(place), 7)) + 0.5) * 59, int(rng.integers(6, 11))
+        cv2.circle(picture, centre.astype(int).tolist(), radius, colours[number % 4], -1)
+        labels.append((number % 4, *((centre.astype(int) + 0.5) / 416), *((2 * radius + 1) / 416,) * 2))
+    return picture, np.array(labels, np.float32)
 
 
 def coco_map50(samples: Samples, settings: dict[int, Setting]) -> float:

@@ -58,7 +58,7 @@ def draw_floor(rng: np.random.Generator, size: int) -> tuple[Array, float]:
     turn[:, 2] = turn[:, 2] - (turned - size) / 2
     seen = cv2.warpAffine(tone, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     bases = (
-        ((0.36, 0.47, 0.56), (0.42, 0.48, 0.53), (0.22, 0.32, 0.42)),
+        ((0.38, 0.49, 0.58), (0.46, 0.52, 0.57), (0.27, 0.37, 0.47)),
         ((0.50, 0.50, 0.50), (0.40, 0.47, 0.52), (0.34, 0.36, 0.40)),
         ((0.36, 0.38, 0.42), (0.45, 0.40, 0.36), (0.30, 0.36, 0.32)),
     )[kind]

@@ -53,7 +53,7 @@ def expose(power: Array, colours: Array) -> Array:
 
 
 def paint_lit(picture: Array, rng: np.random.Generator, bodies: Bodies, colours: Array) -> None:
-    """Shining bodies, in place: clear edge, coloured rim, a core of any size, mostly white, rarely central."""
+    """Shining bodies, in place: clear edge, coloured rim, core of any size, mostly white, rarely central."""
     count = len(bodies)
     x, y, corners = _patches((bodies.back + bodies.tip) / 2, _reach(bodies))
     inside, depth = _cover(x, y, bodies)
