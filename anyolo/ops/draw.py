@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyolo.ops.image import Pixels
+from anyolo.types import SizeHW
 
 # (R, G, B), neighbours in the table far apart in hue or lightness
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -38,61 +39,78 @@ def draw_boxes(
 ) -> Pixels:
     """A copy of ``pixels`` (HWC BGR) with boxes (N, 4), best first, and their labels ("" for none).
 
-    The weakest are drawn first, so that the strongest lie on top. A label that would cover another one is
-    left out: in a crowded picture the colour still says the class.
+    The weakest are drawn first, so that the strongest lie on top. A label takes the first place at its box
+    where it hides neither another label nor another box. Where there is none, and once labels cover a tenth
+    of the picture, the colour alone says the class.
     """
     canvas = np.array(pixels, order="C")
-    size = (canvas.shape[0] + canvas.shape[1]) / 2
-    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0).max(1) if len(boxes_xyxy) else np.zeros(0)
-    smallest = float(np.percentile(sides, 20)) if len(sides) else size
-    width = line_width or max(1, min(round(size * 0.003), round(smallest / 12)))
-    corners = np.rint(boxes_xyxy).astype(int)
+    height, width = canvas.shape[:2]
+    size = (height + width) / 2
+    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0).max(1) if len(boxes_xyxy) else [size]
+    thickness = line_width or max(1, min(round(size * 0.003), round(float(np.percentile(sides, 20)) / 12)))
+    corners = np.rint(boxes_xyxy).astype(np.int64).reshape(-1, 4)
     if boxes:
-        for box, class_index in reversed(list(zip(corners.tolist(), classes, strict=True))):
-            cv2.rectangle(canvas, box[:2], box[2:], colour_of(class_index), width, cv2.LINE_AA)
-    scale = max(0.35, min(size * 0.0009, 2.5))
-    taken: list[tuple[int, int, int, int]] = []
-    for box, class_index, label in zip(corners.tolist(), classes, labels, strict=True):
-        place = _label_place(canvas, box, label, scale, width) if label else None
-        if place and not any(_overlap(place, other) for other in taken):
-            taken.append(place)
-            _draw_label(canvas, place, label, colour_of(class_index), scale)
+        for box, index in reversed(list(zip(corners.tolist(), classes, strict=True))):
+            cv2.rectangle(canvas, box[:2], box[2:], colour_of(index), thickness, cv2.LINE_AA)
+    text = _Text(max(0.35, min(size * 0.0009, 2.5)))
+    taken, room = np.zeros((0, 4), np.int64), height * width // 10
+    for row, (index, label) in enumerate(zip(classes, labels, strict=True)):
+        if label and room > 0:
+            places = _places(corners[row], *text.extent(label), thickness, (height, width))
+            free = ~_covers(places, taken, 0.0) & ~_covers(places, np.delete(corners, row, 0), 0.4)
+            if free.any():
+                place = places[int(free.argmax())]
+                taken = np.concatenate((taken, place[None]))
+                room -= int(np.prod(place[2:] - place[:2]))
+                text.draw(canvas, place.tolist(), label, colour_of(index))
     return canvas
 
 
-def _label_place(
-    canvas: Pixels, box: list[int], label: str, scale: float, width: int
-) -> tuple[int, int, int, int]:
-    """Above the box, or inside its top where there is no room; pushed in from the right edge."""
-    (text_w, text_h), base = cv2.getTextSize(label, FONT, scale, _stroke(scale))
-    pad = max(1, text_h // 4)
-    across, down = text_w + 2 * pad, text_h + base // 2 + 2 * pad
-    left = max(0, min(box[0] - width // 2, canvas.shape[1] - across))
-    top = box[1] - down if box[1] >= down else max(0, box[1])
-    return left, top, left + across, top + down
+class _Text:
+    """One size of writing on a filled ground."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale, self.stroke = scale, max(1, round(scale * 1.5))
+
+    def extent(self, label: str) -> tuple[int, int]:
+        """Width and height of a label with its margin."""
+        (width, height), base = cv2.getTextSize(label, FONT, self.scale, self.stroke)
+        margin = self._margin(height)
+        return width + 2 * margin, height + base // 2 + 2 * margin
+
+    def draw(self, canvas: Pixels, place: Sequence[int], label: str, colour: tuple[int, int, int]) -> None:
+        left, top, right, bottom = place
+        cv2.rectangle(canvas, (left, top), (right, bottom), colour, -1)
+        (_, height), _ = cv2.getTextSize(label, FONT, self.scale, self.stroke)
+        margin = self._margin(height)
+        lightness = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
+        ink = (0, 0, 0) if lightness > 140 else (255, 255, 255)
+        start = (left + margin, top + margin + height)
+        cv2.putText(canvas, label, start, FONT, self.scale, ink, self.stroke, cv2.LINE_AA)
+
+    @staticmethod
+    def _margin(height: int) -> int:
+        return max(1, height // 4)
 
 
-def _draw_label(
-    canvas: Pixels,
-    place: tuple[int, int, int, int],
-    label: str,
-    colour: tuple[int, int, int],
-    scale: float,
-) -> None:
-    left, top, right, bottom = place
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, -1)
-    (_, text_h), _ = cv2.getTextSize(label, FONT, scale, _stroke(scale))
-    pad = max(1, text_h // 4)
-    lightness = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
-    ink = (0, 0, 0) if lightness > 140 else (255, 255, 255)
-    cv2.putText(
-        canvas, label, (left + pad, top + pad + text_h), FONT, scale, ink, _stroke(scale), cv2.LINE_AA
-    )
+def _places(
+    box: NDArray[np.int64], across: int, down: int, thickness: int, size_hw: SizeHW
+) -> NDArray[np.int64]:
+    """Where a label may stand (P, 4), best first: above, below and inside its box, at its left and right."""
+    x1, y1, x2, y2 = box.tolist()
+    left, right = x1 - thickness // 2, x2 + thickness // 2 - across
+    corners = [(left, y1 - down), (left, y2), (left, y1), (right, y1 - down), (right, y2), (right, y1)]
+    places = np.array([(x, y, x + across, y + down) for x, y in corners])
+    places[:, 0::2] += np.clip(-places[:, :1], 0, None) - np.clip(places[:, 2:3] - size_hw[1], 0, None)
+    inside = (places[:, 0] >= 0) & (places[:, 1] >= 0) & (places[:, 3] <= size_hw[0])
+    return places[inside] if inside.any() else np.clip(places[2:3], 0, None)
 
 
-def _stroke(scale: float) -> int:
-    return max(1, round(scale * 1.5))
-
-
-def _overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+def _covers(places: NDArray[np.int64], others: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which of the places (P, 4) lie over more than ``share`` of one of the others (N, 4)."""
+    low = np.maximum(places[:, None, :2], others[:, :2])
+    high = np.minimum(places[:, None, 2:], others[:, 2:])
+    hidden = np.maximum(high - low, 0).prod(2)
+    areas = np.maximum((others[:, 2:] - others[:, :2]).prod(1), 1)
+    covered: NDArray[np.bool_] = (hidden > share * areas).any(1)
+    return covered
