@@ -21,7 +21,7 @@ from torch import Tensor
 from anyolo.deploy.sources import Video
 from anyolo.errors import AnyoloError, MissingPackage
 from anyolo.ops.boxes import xyxy_to_cxcywh
-from anyolo.ops.draw import draw_boxes
+from anyolo.ops.draw import draw_boxes, label_of
 from anyolo.ops.image import Pixels
 from anyolo.types import PathLike, SizeHW
 
@@ -182,9 +182,7 @@ class Results:
         own = self.boxes.numpy()
         classes = own.cls.astype(int).tolist()
         texts = [
-            " ".join(
-                filter(None, (self.names[c] if labels else "", f"{score:.2f}" if conf and labels else ""))
-            )
+            label_of(self.names[c], c, score if conf else None) if labels else ""
             for c, score in zip(classes, own.conf.tolist(), strict=True)
         ]
         pixels = self.orig_img if img is None else img

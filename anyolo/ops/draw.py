@@ -20,12 +20,19 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+WRITES_ALL_SCRIPTS = int(cv2.__version__.partition(".")[0]) >= 5  # before, its letters were ASCII only
 
 
 def colour_of(class_index: int) -> tuple[int, int, int]:
     """(B, G, R), as OpenCV takes it."""
     red, green, blue = COLOURS[class_index % len(COLOURS)]
     return blue, green, red
+
+
+def label_of(name: str, class_index: int, score: float | None = None) -> str:
+    """Name and score; where OpenCV cannot write the name's script, the class number instead."""
+    shown = name if WRITES_ALL_SCRIPTS or name.isascii() else f"class {class_index}"
+    return shown if score is None else f"{shown} {score:.2f}"
 
 
 def draw_boxes(
