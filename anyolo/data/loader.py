@@ -21,12 +21,15 @@ _BATCHES_AHEAD = 2
 def make_loader(
     dataset: DetectionDataset, *, batch: int, workers: int, shuffle: bool, seed: int, pin: bool = False
 ) -> Loader:
-    """``workers`` is an upper bound; 0 makes every picture in the calling thread when it is needed."""
+    """``workers`` is an upper bound; 0 makes every picture in the calling thread when it is needed.
+
+    ``pin`` puts batches into page-locked memory for an accelerator, and its workers into processes.
+    """
     if dataset.rect and batch != dataset.batch:
         raise ValueError(
             f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}"
         )
-    started = start_workers(workers, dataset.maker, in_flight=(_BATCHES_AHEAD + 1) * batch)
+    started = start_workers(workers, dataset.maker, in_flight=(_BATCHES_AHEAD + 1) * batch, apart=pin)
     return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin)
 
 

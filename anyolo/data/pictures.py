@@ -27,10 +27,15 @@ def list_pictures(folder: str) -> list[str]:
     """All pictures below ``folder``, hidden files and folders left out, in an order that is the same
     everywhere.
     """
-    found = []
+    found: list[str] = []
+    seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [os.path.join(parent, name) for name in files if is_picture(name)]
+        real = os.path.realpath(parent)
+        # a link to a folder above would be followed for ever
+        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        if real not in seen:
+            found += [os.path.join(parent, name) for name in files if is_picture(name)]
+        seen.add(real)
     return sorted(found)
 
 

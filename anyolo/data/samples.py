@@ -80,7 +80,8 @@ class SampleMaker:
             return place(item.size_hw, size_hw, fit=self.fit)
         gain = self.longest / max(item.size_hw)
         inner = (max(1, round(item.size_hw[0] * gain)), max(1, round(item.size_hw[1] * gain)))
-        return Placement(size_hw, inner, (gain, gain), place(inner, size_hw, fit=self.fit, enlarge=False).offset_xy)
+        offset_xy = place(inner, size_hw, fit=self.fit, enlarge=False).offset_xy
+        return Placement(size_hw, inner, (gain, gain), offset_xy)
 
     def _fitted(self, position: int, placement: Placement, bad: dict[str, str]) -> Picture:
         pixels = self._load(position, placement, bad)

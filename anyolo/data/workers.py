@@ -18,7 +18,7 @@ from anyolo.data.samples import Sample, SampleMaker, Task
 from anyolo.ops.image import Pixels
 
 _MOST_THREADS = 2
-"""Above this the interpreter lock costs more than processes do."""
+"""Above this the interpreter lock costs more than processes do, also beside a step that seldom needs it."""
 
 
 class Pending(Protocol):
@@ -84,18 +84,21 @@ class Threads:
         self._is_open = False
 
 
-def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int) -> Workers:
-    """At most ``wanted`` workers and one per processor; ``in_flight`` samples may be started and not yet
-    collected.
+def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int, apart: bool = False) -> Workers:
+    """At most ``wanted`` and one per processor. ``in_flight``: samples started and not yet collected.
+
+    ``apart`` asks for processes: an accelerator's step is a stream of short calls, and threads would stand in
+    the way of each of them.
     """
     count = min(wanted, processors())
-    if count < wanted:
+    if count < wanted and maker.augment is not None:  # once a run, not again for its evaluation
         console.current().line(f"{count} loader workers, one per processor ({wanted} asked for)")
     if count == 0:
         return InCaller(maker)
-    if count <= _MOST_THREADS or getattr(sys, "frozen", False) or not sys.executable:
-        return Threads(maker, count)
-    return Processes(maker, count, in_flight=in_flight)
+    can_start = bool(sys.executable) and not getattr(sys, "frozen", False)
+    if can_start and (apart or count > _MOST_THREADS):
+        return Processes(maker, count, in_flight=in_flight)
+    return Threads(maker, count)
 
 
 def processors() -> int:

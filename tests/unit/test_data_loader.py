@@ -349,6 +349,9 @@ def test_kinds_of_workers(index: AnnotationIndex, monkeypatch: pytest.MonkeyPatc
     workers.close()
     assert cv2.getNumThreads() == threads
     monkeypatch.setattr("anyolo.data.workers.processors", lambda: 4)
+    workers = start_workers(1, maker, in_flight=4, apart=True)
+    assert isinstance(workers, Processes)
+    workers.close()
     workers = start_workers(3, maker, in_flight=4)
     assert isinstance(workers, Processes)
     workers.close()

@@ -210,6 +210,15 @@ def test_a_folder_may_hold_a_yaml_splits_or_only_pictures(tmp_path: Path) -> Non
         assert len(index) == 1 and index.boxes == 1 and index.names == ("lamp",)
 
 
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    try:
+        (tmp_path / "images/train/again").symlink_to(tmp_path / "images", target_is_directory=True)
+    except OSError:
+        pytest.skip("no links on this system")
+    assert len(open_data(str(tmp_path), "train")) == 3
+
+
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     dataset(tmp_path)
     picture(tmp_path / "images/train/._0.png")

@@ -166,7 +166,8 @@ def move_boxes(boxes_xyxy: NDArray[np.float32], matrix: Matrix) -> NDArray[np.fl
     moved = corners @ matrix[:2, :2].T + matrix[:2, 2]
     if matrix[2, 0] or matrix[2, 1]:
         depth = corners @ matrix[2, :2][:, None] + matrix[2, 2]
-        in_front = (depth > 0.1).all(1, keepdims=True)  # behind the eye a box has no place; it becomes a point
+        # a box partly behind the eye has no place; it becomes a point
+        in_front = (depth > 0.1).all(1, keepdims=True)
         moved = np.where(in_front, moved / np.where(in_front, depth, 1), 0)
     return np.concatenate((moved.min(1), moved.max(1)), 1).astype(np.float32)
 
