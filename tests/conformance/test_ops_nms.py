@@ -44,7 +44,7 @@ def plain_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
     return inter / (areas[0] + areas[1] - inter) if inter > 0 else zero
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["numpy", "numpy in many rounds", "numba"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """host_nms with one of its two loops."""
     if request.param == "numba":
@@ -52,6 +52,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setattr(nms, "NUMBA_PAYS_AFTER", 0)
     else:
         monkeypatch.setattr(nms, "_compiled_greedy", lambda: None)
+        monkeypatch.setattr(nms, "PAIRS_AT_ONCE", 1 if "many" in request.param else nms.PAIRS_AT_ONCE)
     yield nms.host_nms
 
 
