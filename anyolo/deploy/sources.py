@@ -234,6 +234,8 @@ def _to_bgr(item: Any) -> Pixels:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in {1, 3, 4} or not pixels.size:
         raise DataError(f"a numpy picture is (H, W, 3) BGR, not {pixels.shape}", hint=WHAT_IS_TAKEN)
+    if pixels.shape[2] == 3:
+        return pixels
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
 
 

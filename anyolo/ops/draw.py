@@ -58,7 +58,7 @@ def draw_boxes(
     corners = np.rint(boxes_xyxy).astype(np.int64).reshape(-1, 4)
     if boxes:
         for box, index in reversed(list(zip(corners.tolist(), classes, strict=True))):
-            cv2.rectangle(canvas, box[:2], box[2:], colour_of(index), thickness, cv2.LINE_AA)
+            cv2.rectangle(canvas, box[:2], box[2:], colour_of(index), thickness)
     text = _Text(max(0.35, min(size * 0.0009, 2.5)))
     taken, room = np.zeros((0, 4), np.int64), height * width // 10
     for row, (index, label) in enumerate(zip(classes, labels, strict=True)):
