@@ -210,6 +210,22 @@ def test_a_folder_may_hold_a_yaml_splits_or_only_pictures(tmp_path: Path) -> Non
         assert len(index) == 1 and index.boxes == 1 and index.names == ("lamp",)
 
 
+def test_a_list_file_is_every_split(tmp_path: Path) -> None:
+    picture(tmp_path / "img/a.png").with_suffix(".txt").write_text("1 .5 .5 .1 .1")
+    (tmp_path / "train.txt").write_text("./img/a.png\n")
+    index = open_data(str(tmp_path / "train.txt"), "val")
+    assert len(index) == index.boxes == 1 and index.names == ("class0", "class1")
+
+
+def test_labels_that_are_nowhere_are_mentioned(tmp_path: Path) -> None:
+    path = dataset(tmp_path)
+    shutil.rmtree(tmp_path / "labels")
+    listener = Listener()
+    with console.use(listener):
+        assert open_data(str(path), "train").boxes == 0
+    assert len(listener.warnings) == 1 and str(tmp_path / "labels/train/0.txt") in listener.warnings[0]
+
+
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     dataset(tmp_path)
     try:

@@ -26,7 +26,7 @@ class YoloFormat:
     name = "yolo"
 
     def matches(self, root: str) -> bool:
-        return root.lower().endswith((".yaml", ".yml", ".txt")) or os.path.isdir(root)
+        return _is_yaml(root) or root.lower().endswith(".txt") or os.path.isdir(root)
 
     def read(self, root: str, split: str) -> AnnotationIndex:
         config = _open(root)
@@ -76,6 +76,10 @@ class YoloFormat:
 YOLO = YoloFormat()
 
 
+def _is_yaml(path: str) -> bool:
+    return path.lower().endswith((".yaml", ".yml"))
+
+
 def label_path(picture: str) -> str:
     """Where the labels of a picture are; beside it where the ``labels/`` folder has none for it."""
     stem = os.path.splitext(picture)[0]
@@ -89,7 +93,7 @@ def label_path(picture: str) -> str:
 
 def _open(root: str) -> DataFile:
     """A data.yaml as it is; a folder or a list file as if it had a simple one."""
-    if root.lower().endswith((".yaml", ".yml")):
+    if _is_yaml(root):
         return read_data_yaml(root)
     if not os.path.isdir(root):
         pictures, _ = read_list(root, ())
@@ -128,6 +132,8 @@ def _scan(
     config: DataFile, split: str, pictures: Sequence[str], labels: Sequence[str], missing: Sequence[str]
 ) -> AnnotationIndex:
     problems = [Problem(where, "no such file", "missing picture") for where in missing]
+    if _is_yaml(config.path) and labels and not any(map(os.path.exists, labels)):
+        problems.append(Problem(labels[0], "and likewise for all others", "no label file at all"))
     items = []
     pairs = list(zip(pictures, labels, strict=True))
     for item, own in read_many(
