@@ -142,14 +142,7 @@ class _Job:
             metadata=manifest.to_json(),
         )
         model = Exportable(Decoded(detector, self.checkpoint.preprocess), manifest.suppression).eval()
-        try:
-            self.format.write(model, path, options)
-        except OSError as error:
-            raise ExportError(
-                f"cannot be written: {error.strerror or error}",
-                where=str(path.parent.parent / path.name),
-                hint="Is the disk full or the folder closed? output= takes another place.",
-            ) from error
+        self.format.write(model, path, options)
 
     def reference(self, images: Images) -> Predictions:
         with torch.no_grad():
@@ -227,20 +220,21 @@ def _target(output: str, weights: Path, checkpoint: Checkpoint, suffix: str) -> 
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A place beside ``target`` on the same disk, gone afterwards."""
+    """A place beside ``target`` on the same disk, gone afterwards. A disk that fails is an ExportError."""
+    folder = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".anyolo-export-", dir=target.parent))
+        yield folder / target.name
     except OSError as error:
         raise ExportError(
-            f"cannot write there: {error.strerror}",
-            where=str(target.parent),
-            hint="output= takes another place.",
+            f"cannot be written: {error.strerror or error}",
+            where=str(target),
+            hint="Is the disk full or the folder closed? output= takes another place.",
         ) from error
-    try:
-        yield folder / target.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(staged: Path, final: Path, manifest: Manifest, verification: Mapping[str, Any] | None) -> Path:
