@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyolo.config.schema import PredictConfig
+from anyolo.config.schema import ExportConfig, PredictConfig
 from anyolo.deploy.predictor import Predictor
 from anyolo.devices import open_device
+from anyolo.export import EXPORTERS, export_model
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.inference import Inference
 
@@ -47,3 +48,15 @@ def test_detections_agree_with_upstream(shared: Callable[[str], Path], rect: boo
         assert not (extra[:, 4] > 0.3).any(), f"{picture}: extra {extra}"
         compared += len(expected)
     assert compared >= 10
+
+
+@pytest.mark.parametrize("format", EXPORTERS.names())
+def test_exports_of_official_weights_are_verified_on_the_demo_pictures(
+    shared: Callable[[str], Path], format: str, tmp_path: Path
+) -> None:
+    source = str(shared("data/demo"))  # thirteen pictures, its folder of Yolo-FastestV2 pictures included
+    config = ExportConfig(format=format, output=str(tmp_path), source=source, simplify=False)
+    result = export_model(load_model(shared("weights/yolov8n.pt")), config)
+    assert result.verification is not None and result.verification.matched >= 60
+    assert result.verified and result.verification.notes == ()
+    assert result.verification.max_box_error_px < 0.02 and result.verification.max_score_error < 1e-4

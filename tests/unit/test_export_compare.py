@@ -31,7 +31,7 @@ def decoded(images: Images, *, top: float = 0.9) -> Arrays:
 
 
 class FakeRunner:
-    """An artefact: ``change`` spoils its decoded maps, ``after`` its final boxes; ``shows`` its decoded maps."""
+    """An artefact: ``change`` spoils its decoded maps, ``after`` its boxes; ``shows`` those maps or not."""
 
     metadata: ClassVar[dict[str, Any]] = {}
 
