@@ -59,7 +59,7 @@ def test_boxes_lie_inside_and_are_as_large_as_bulbs(samples: list[tuple[np.ndarr
         assert low.min() > -1e-6 and high.max() < 1 + 1e-6
         whole = ((low > 1e-4) & (high < 1 - 1e-4)).all(1)
         sides = labels[whole, 3:] * 416
-        assert sides.min() >= 9 and sides.max() <= 50
+        assert sides.min() >= 9 and sides.max() <= 42
         assert (labels[:, 3:] * 416).min() >= 4
 
 

@@ -62,7 +62,7 @@ def draw_floor(rng: np.random.Generator, size: int) -> tuple[Array, float]:
         ((0.50, 0.50, 0.50), (0.40, 0.47, 0.52), (0.34, 0.36, 0.40)),
         ((0.36, 0.38, 0.42), (0.45, 0.40, 0.36), (0.30, 0.36, 0.32)),
     )[kind]
-    base = np.asarray(bases[rng.integers(len(bases))]) * rng.uniform(0.8, 1.15)
+    base = np.asarray(bases[rng.integers(len(bases))]) * rng.uniform(0.75, 1.1)
     mix = np.stack((base, base * (-0.10, 0.0, 0.05), base), 1)
     return np.asarray(cv2.transform(seen, mix), np.float32), float(np.deg2rad(90 - angle))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 FEWEST, MOST = 20, 120
-SMALLEST_PX, LARGEST_PX = 9.2, 25.0
+SMALLEST_PX, LARGEST_PX = 9.2, 22.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +118,11 @@ def _knots(rng: np.random.Generator, wires: list[Array], pitch: float) -> tuple[
 def _bodies(rng: np.random.Generator, size: int, knots: Array, headings: Array, pitch: float) -> Bodies:
     """Bulbs at the end of their stubs; nearer ones look larger, as the floor is seen at a slant."""
     count = len(knots)
-    typical = np.clip(pitch * rng.uniform(0.22, 0.32), 11.0, 18.0)
+    typical = np.clip(pitch * rng.uniform(0.22, 0.32), 11.0, 17.0)
     slant = rng.uniform(0, 2 * np.pi)
     nearness = (knots / size - 0.5) @ (np.cos(slant), np.sin(slant)) * rng.uniform(0.2, 0.9)
     wide = np.clip(typical * np.exp(nearness + rng.normal(0, 0.13, count)), SMALLEST_PX, LARGEST_PX)
-    stretch = rng.uniform(0.2, 0.9) if rng.random() < 0.65 else 0.0
+    stretch = rng.uniform(0.2, 0.85) if rng.random() < 0.65 else 0.0
     taper = rng.uniform(0.75, 1.0) if stretch else 1.0
     way = np.stack((np.cos(headings), np.sin(headings)), 1)
     stub = (wide * rng.uniform(0.6, 1.2, count))[:, None]

@@ -31,7 +31,7 @@ def shine(rng: np.random.Generator, classes: NDArray[np.int64]) -> Array:
     count = len(classes)
     weak, other = rng.uniform(0.02, 0.2, count), rng.uniform(0.02, 0.4, count)
     full = np.ones(count)
-    tints = np.array(((1, 0.90, 0.80), (1, 0.72, 0.90), (0.90, 0.72, 1), (0.74, 0.90, 1), (1, 1, 1)))
+    tints = np.array(((1, 0.88, 0.76), (1, 0.70, 0.88), (0.88, 0.70, 1), (0.70, 0.88, 1), (1, 0.98, 0.96)))
     colours = np.stack(
         (
             tints[rng.integers(len(tints), size=count)],

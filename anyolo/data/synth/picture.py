@@ -68,7 +68,7 @@ def _unlit_scene(
 def _daylight(rng: np.random.Generator, size: int) -> Array:
     """Uneven room light (size, size, 3) around 1, sometimes with the glare of a lamp or a window."""
     warmth = rng.uniform(-0.1, 0.1)
-    field = rng.uniform(0.8, 1.2, (3, 3, 1)) * (1 - warmth, 1 + rng.uniform(-0.03, 0.03), 1 + warmth)
+    field = rng.uniform(0.65, 1.05, (3, 3, 1)) * (1 - warmth, 1 + rng.uniform(-0.03, 0.03), 1 + warmth)
     light = cv2.resize(field.astype(np.float32), (24, 24), interpolation=cv2.INTER_CUBIC)
     steps = np.arange(24, dtype=np.float32)
     for _ in range(rng.integers(0, 3)):
@@ -76,7 +76,7 @@ def _daylight(rng: np.random.Generator, size: int) -> Array:
         wide, high = rng.uniform(2, 7, 2)
         down, right = np.square((steps[:, None] - y) / high), np.square((steps[None] - x) / wide)
         spot = np.exp(-0.5 * (down + right))
-        tint = rng.uniform(0.75, 1.0, 3) * rng.uniform(0.2, 0.7)
+        tint = rng.uniform(0.75, 1.0, 3) * rng.uniform(0.1, 0.5)
         light += (spot[..., None] * tint).astype(np.float32)
     return np.asarray(cv2.resize(light, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
@@ -114,15 +114,15 @@ def _glow(picture: Array, rng: np.random.Generator, lit: Bodies, colours: Array,
     spots = Spots(places=places.astype(np.float32), sizes=sizes, colours=np.concatenate(tints))
     strengths = rng.uniform(0.2, 0.9, count) * rng.uniform(0.6, 1.0)
     light = bloom(size, spots, np.concatenate((strengths, rng.uniform(0.1, 0.3, washes))))
-    room = 0.95 - picture
-    light *= np.maximum(room, 0.08, out=room)
+    room = 0.9 - picture
+    light *= np.maximum(room, 0.05, out=room)
     picture += light
 
 
 def _photograph(rng: np.random.Generator, picture: Array) -> NDArray[np.uint8]:
     """Exposure, lens blur, sensor noise, eight bits."""
     size = picture.shape[0]
-    sharp = cv2.convertScaleAbs(picture, alpha=255 * rng.uniform(0.85, 1.15))
+    sharp = cv2.convertScaleAbs(picture, alpha=255 * rng.uniform(0.8, 1.05))
     soft = cv2.GaussianBlur(sharp, (5, 5), rng.uniform(0.35, 0.8))
     grain = rng.uniform(1.5, 5.0) / NOISE_SPREAD
     noise = cv2.cvtColor(window(noise_bytes(), rng, size, size), cv2.COLOR_GRAY2BGR)
