@@ -1,7 +1,7 @@
 """The only room that prints. Everybody else talks to a ``Reporter``.
 
-``current()`` is silent unless somebody asked for words: the command line and the Python API set a reporter with
-``use``. ``--json`` sends all of it to stderr, so that stdout carries exactly one document.
+``current()`` is silent unless somebody asked for words: the command line and the Python API set a reporter
+with ``use``. ``--json`` sends all of it to stderr, so that stdout carries exactly one document.
 """
 
 from __future__ import annotations

@@ -23,7 +23,12 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, table: Mapping[str, str], *, aliases: Mapping[str, str] | None = None, group: str = ""
+        self,
+        kind: str,
+        table: Mapping[str, str],
+        *,
+        aliases: Mapping[str, str] | None = None,
+        group: str = "",
     ) -> None:
         self.kind = kind
         self._table = dict(table)

@@ -17,4 +17,4 @@ from typing import TypeAlias
 
 PathLike: TypeAlias = str | os.PathLike[str]
 SizeHW: TypeAlias = tuple[int, int]
-JSONValue: TypeAlias = None | bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"]
+JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None

@@ -1,7 +1,7 @@
 """Run two programs in turn, both orders, and print the ratio of their medians.
 
-Every benchmark here is a list of commands that print one JSON line ``{"rate": ..., ...}``; a ratio is the only
-claim. Absolute numbers belong to the machine named in the result file.
+Every benchmark here is a list of commands that print one JSON line ``{"rate": ..., ...}``; a ratio is the
+only claim. Absolute numbers belong to the machine named in the result file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ RIVAL_DEFAULT = "/opt/venvs/rival/bin/python"
 
 def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rival", default=RIVAL_DEFAULT, help="python of an environment with ultralytics==8.4.190")
+    parser.add_argument(
+        "--rival", default=RIVAL_DEFAULT, help="python of an environment with ultralytics==8.4.190"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
@@ -32,7 +34,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def run_once(command: Sequence[str], threads: int, cwd: Path) -> dict[str, Any]:
-    """One process; its last stdout line is the JSON result, to which the peak memory of the process is added."""
+    """One process; its last stdout line is the JSON result, to which the peak memory of the process is
+    added.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "YOLO_OFFLINE": "true", "MPLBACKEND": "Agg"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -42,9 +46,17 @@ def run_once(command: Sequence[str], threads: int, cwd: Path) -> dict[str, Any]:
 
 
 def compare(
-    name: str, commands: Mapping[str, Sequence[str]], *, repeats: int, threads: int, cwd: Path, higher_is_better: bool = True
+    name: str,
+    commands: Mapping[str, Sequence[str]],
+    *,
+    repeats: int,
+    threads: int,
+    cwd: Path,
+    higher_is_better: bool = True,
 ) -> dict[str, Any]:
-    """Alternate the commands (A B, B A, ...), collect their results, print medians and ratios to ``rival``."""
+    """Alternate the commands (A B, B A, ...), collect their results, print medians and ratios to
+    ``rival``.
+    """
     results: dict[str, list[dict[str, Any]]] = {who: [] for who in commands}
     for number in range(repeats):
         order = list(commands) if number % 2 == 0 else list(reversed(commands))
@@ -65,7 +77,9 @@ def compare(
 def write(name: str, summary: Mapping[str, Any], rival: str) -> Path:
     """The result with date, machine and versions, under benchmarks/results/."""
     versions = {
-        "ours": _versions(sys.executable, ["torch", "numpy", "opencv-python-headless", "numba", "onnxruntime"]),
+        "ours": _versions(
+            sys.executable, ["torch", "numpy", "opencv-python-headless", "numba", "onnxruntime"]
+        ),
         "rival": _versions(rival, ["ultralytics", "torch", "torchvision", "numpy", "opencv-python"]),
     }
     today = datetime.date.today().isoformat()

@@ -1,6 +1,6 @@
 """Seconds of ``anyolo --help`` against ``yolo --help`` (ultralytics 8.4.190).
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Training images/s and peak memory: YOLOv8n at 416, batch 16, two threads, against ultralytics 8.4.190.
 
-    python benchmarks/training.py                       all four: ours and the rival's, as shipped and in float32
+    python benchmarks/training.py                       all four: ours and the rival's, as shipped and in
+    float32
 
-Rate: pictures of the second epoch (the first warms up) over its seconds, loader included, validation excluded.
-Both fine-tune the same yolov8n.pt on the same wrgb tiles with their own default recipe.
+Rate: pictures of the second epoch (the first warms up) over its seconds, loader included, validation
+excluded. Both fine-tune the same yolov8n.pt on the same wrgb tiles with their own default recipe.
 """
 
 from __future__ import annotations
@@ -52,9 +53,17 @@ def ours(weights: str, data: str, amp: bool, threads: int) -> None:
     start.default_hooks = hooks.default_hooks
     with tempfile.TemporaryDirectory() as folder:
         api.train(
-            model=weights, data=data, imgsz=416, batch=16, epochs=EPOCHS, amp=amp, project=folder, plots=False,
-            threads=threads, device="cpu",
-        )  # fmt: skip
+            model=weights,
+            data=data,
+            imgsz=416,
+            batch=16,
+            epochs=EPOCHS,
+            amp=amp,
+            project=folder,
+            plots=False,
+            threads=threads,
+            device="cpu",
+        )
     report(rates[-1])
 
 
@@ -75,14 +84,25 @@ def rival(weights: str, data: str, amp: bool, threads: int) -> None:
     model.add_callback("on_train_epoch_end", finish)
     with tempfile.TemporaryDirectory() as folder:
         model.train(
-            data=data, imgsz=416, batch=16, epochs=EPOCHS, amp=amp, project=folder, plots=False, device="cpu",
-            workers=threads, verbose=False,
-        )  # fmt: skip
+            data=data,
+            imgsz=416,
+            batch=16,
+            epochs=EPOCHS,
+            amp=amp,
+            project=folder,
+            plots=False,
+            device="cpu",
+            workers=threads,
+            verbose=False,
+        )
     report(rates[-1])
 
 
 def report(rate: float) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    peak = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    )
     print(json.dumps({"rate": round(rate, 3), "peak_mib": peak // 1024}))
 
 
@@ -105,7 +125,11 @@ def main() -> None:
             "rival_fp32": [options.rival, me, "rival", *tail, "fp32", threads],
         }
         summary = side_by_side.compare(
-            "training", commands, repeats=options.repeats, threads=options.threads, cwd=side_by_side.HERE.parent
+            "training",
+            commands,
+            repeats=options.repeats,
+            threads=options.threads,
+            cwd=side_by_side.HERE.parent,
         )
     side_by_side.write("training", summary, options.rival)
 

@@ -1,9 +1,11 @@
-"""Validation images/s of yolov8n.pt on coco_val128 at 640, plots off, and file to boxes, against ultralytics 8.4.190.
+"""Validation images/s of yolov8n.pt on coco_val128 at 640, plots off, and file to boxes, against ultralytics
+8.4.190.
 
     python benchmarks/validation.py
 
 Rate of ``val``: pictures over the seconds of a whole second ``val`` call (label caches warm), rect, batch 16,
-conf 0.001, iou 0.7. Rate of ``predict``: pictures a second, one by one, from file to boxes, median over the set.
+conf 0.001, iou 0.7. Rate of ``predict``: pictures a second, one by one, from file to boxes, median over the
+set.
 """
 
 from __future__ import annotations
@@ -24,8 +26,17 @@ def ours_val(weights: str, data: str, threads: int) -> dict[str, float]:
 
     for _ in range(2):
         start = time.perf_counter()
-        result = api.val(model=weights, data=data, imgsz=640, rect=True, batch=16, plots=False, threads=threads,
-                         device="cpu", project=tempfile.mkdtemp())  # fmt: skip
+        result = api.val(
+            model=weights,
+            data=data,
+            imgsz=640,
+            rect=True,
+            batch=16,
+            plots=False,
+            threads=threads,
+            device="cpu",
+            project=tempfile.mkdtemp(),
+        )
         seconds = time.perf_counter() - start
     return {"rate": 128 / seconds, "mAP50-95": result.metrics["mAP50-95"], "mAP50": result.metrics["mAP50"]}
 
@@ -38,8 +49,19 @@ def rival_val(weights: str, data: str, threads: int) -> dict[str, float]:
     for _ in range(2):
         model = YOLO(weights)
         start = time.perf_counter()
-        result = model.val(data=data, imgsz=640, rect=True, batch=16, conf=0.001, iou=0.7, plots=False, device="cpu",
-                           workers=threads, project=tempfile.mkdtemp(), verbose=False)  # fmt: skip
+        result = model.val(
+            data=data,
+            imgsz=640,
+            rect=True,
+            batch=16,
+            conf=0.001,
+            iou=0.7,
+            plots=False,
+            device="cpu",
+            workers=threads,
+            project=tempfile.mkdtemp(),
+            verbose=False,
+        )
         seconds = time.perf_counter() - start
     return {"rate": 128 / seconds, "mAP50-95": float(result.box.map), "mAP50": float(result.box.map50)}
 
@@ -51,7 +73,9 @@ def ours_predict(weights: str, data: str, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     model = YOLO(weights)
-    return _one_by_one(data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu"))
+    return _one_by_one(
+        data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu")
+    )
 
 
 def rival_predict(weights: str, data: str, threads: int) -> dict[str, float]:
@@ -60,7 +84,9 @@ def rival_predict(weights: str, data: str, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     model = YOLO(weights)
-    return _one_by_one(data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu"))
+    return _one_by_one(
+        data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu")
+    )
 
 
 def _one_by_one(data: str, predict) -> dict[str, float]:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Read by torch when it is first imported, here and in the processes that tests start: two threads on every
 # machine, so that sums of floats add up in the same order.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# Indexes and caches of the tests' data sets stay out of the user's cache folder.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="anyolo-tests-")
 
 # The first example of a property often pays for an import or a compilation: no deadline.
 settings.register_profile(

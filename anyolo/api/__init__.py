@@ -1,7 +1,7 @@
 """One function per verb; the only code that sees a whole configuration.
 
-Every function takes the settings of ``anyolo VERB --help`` as keywords and returns a result with ``to_json()`` (the
-document of ``--json``) and ``ok`` (whether the job was done).
+Every function takes the settings of ``anyolo VERB --help`` as keywords and returns a result with
+``to_json()`` (the document of ``--json``) and ``ok`` (whether the job was done).
 """
 
 from __future__ import annotations

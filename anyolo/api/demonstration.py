@@ -30,7 +30,9 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """``picture`` shows truth beside prediction; ``verified`` says that the exported file gives the same boxes."""
+    """``picture`` shows truth beside prediction; ``verified`` says that the exported file gives the same
+    boxes.
+    """
 
     run: Path
     data: Path
@@ -60,17 +62,37 @@ def run_demo(values: Mapping[str, Any]) -> DemoResult:
     say("1/5 drawing pictures of coloured LED bulbs")
     data = write_dataset(root / "data", **PICTURES, seed=config.seed)
     say("2/5 training YOLOv8n from random weights")
-    settings = {**common, **RECIPE, "data": str(data), "seed": config.seed, "amp": device.amp, "plots": run.plots}
+    settings = {
+        **common,
+        **RECIPE,
+        "data": str(data),
+        "seed": config.seed,
+        "amp": device.amp,
+        "plots": run.plots,
+    }
     trained = run_train({**settings, "name": "train"})
     say("3/5 measuring the best weights on pictures it never saw")
     size = RECIPE["imgsz"]
     measured: ValResult = run_val(
-        {**common, "model": str(trained.best), "data": str(data), "imgsz": size, "name": "val", "plots": run.plots}
+        {
+            **common,
+            "model": str(trained.best),
+            "data": str(data),
+            "imgsz": size,
+            "name": "val",
+            "plots": run.plots,
+        }
     )
     say("4/5 exporting to ONNX with the boxes inside, reopening it in onnxruntime, comparing")
     pictures = str(root / "data" / "images" / "val")
     exported: ExportResult = run_export(
-        {"model": str(trained.best), "format": "onnx", "imgsz": size, "source": pictures, "device": device.device}
+        {
+            "model": str(trained.best),
+            "format": "onnx",
+            "imgsz": size,
+            "source": pictures,
+            "device": device.device,
+        }
     )
     say("5/5 drawing truth beside prediction")
     picture = root / "truth_and_prediction.jpg"
@@ -87,9 +109,14 @@ def run_demo(values: Mapping[str, Any]) -> DemoResult:
     ]
     console.current().table("anyolo demo", ("what", "result"), rows)
     return DemoResult(
-        run=root, data=data, best=trained.best, artifact=str(exported.artifact), picture=picture,
-        metrics=measured.metrics, verified=exported.verified,
-    )  # fmt: skip
+        run=root,
+        data=data,
+        best=trained.best,
+        artifact=str(exported.artifact),
+        picture=picture,
+        metrics=measured.metrics,
+        verified=exported.verified,
+    )
 
 
 def _draw(weights: str, data: str, size: int, device: str, path: Path) -> None:
@@ -97,7 +124,14 @@ def _draw(weights: str, data: str, size: int, device: str, path: Path) -> None:
     items = open_data(data, "val").items[:SHOWN]
     names = open_data(data, "val").names
     found = run_predict(
-        {"model": weights, "source": [item.path for item in items], "imgsz": size, "save": False, "verbose": False, "device": device}
+        {
+            "model": weights,
+            "source": [item.path for item in items],
+            "imgsz": size,
+            "save": False,
+            "verbose": False,
+            "device": device,
+        }
     )
     images, boxes = [], []
     for item, result in zip(items, found.results, strict=True):

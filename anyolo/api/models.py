@@ -11,17 +11,21 @@ from anyolo.errors import CheckpointError, ConfigError
 from anyolo.families import build_model, find_model
 from anyolo.families.checkpoints import Checkpoint, load_model
 from anyolo.nn.model import build
-from anyolo.train.start import transfer
+from anyolo.train.prepare import transfer
 
 WEIGHTS = {".pt", ".pth"}
 ROWS = {".yaml", ".yml"}
 
 
 def open_model(config: ModelConfig) -> Checkpoint:
-    """A weights file, a model name (random weights) or a YAML of rows, as ``model=``, ``cfg=``, ``pretrained=`` say."""
+    """A weights file, a model name (random weights) or a YAML of rows, as ``model=``, ``cfg=``,
+    ``pretrained=`` say.
+    """
     name = config.model or config.cfg
     if not name:
-        raise ConfigError("no model given", where="model", hint="For example model=yolov8n, or model=path/to/weights.pt.")
+        raise ConfigError(
+            "no model given", where="model", hint="For example model=yolov8n, or model=path/to/weights.pt."
+        )
     if config.cfg and config.model:
         return _with_weights(_fresh(config.cfg), load_weights(config.model, config.family))
     if Path(name).suffix.lower() in WEIGHTS:
@@ -40,19 +44,27 @@ def load_weights(path: str, family: str = "") -> Checkpoint:
         raise CheckpointError(
             "no such weights file",
             where=path,
-            hint=f"anyolo never downloads. Give the path of a file you have, or model={stem} to start from random weights.",
+            hint=f"anyolo never downloads. Give a file you have, or model={stem} for random weights.",
         )
     return load_model(path, family=family)
 
 
 def _fresh(name: str) -> Checkpoint:
     if Path(name).suffix.lower() in ROWS and not Path(name).is_file():
-        raise ConfigError("no such file", where=name, hint="Give the path of a YAML of rows, or a model name like yolov8n.")
+        raise ConfigError(
+            "no such file", where=name, hint="Give the path of a YAML of rows, or a model name like yolov8n."
+        )
     spec, model = build_model(name)
     size = model.size or (find_model(name)[1] if not Path(name).suffix else "")
     names = tuple(f"class{number}" for number in range(model.nc))
     return Checkpoint(
-        model=model.eval(), spec=spec, size=size, names=names, preprocess=spec.preprocess, imgsz=None, meta={"random": True}
+        model=model.eval(),
+        spec=spec,
+        size=size,
+        names=names,
+        preprocess=spec.preprocess,
+        imgsz=None,
+        meta={"random": True},
     )
 
 

@@ -18,7 +18,18 @@ from anyolo.train.folder import RunFolder
 from anyolo.train.start import TrainResult, train
 
 # What may change when a run goes on. All else is what it was, or the run would be another one.
-CHANGEABLE = {"epochs", "device", "workers", "patience", "time", "save_period", "plots", "verbose", "threads", "cache"}
+CHANGEABLE = {
+    "epochs",
+    "device",
+    "workers",
+    "patience",
+    "time",
+    "save_period",
+    "plots",
+    "verbose",
+    "threads",
+    "cache",
+}
 
 
 def run_train(values: Mapping[str, Any]) -> TrainResult:
@@ -31,10 +42,14 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     loaded = load(TrainVerb, {**values, "data": _absolute(first.config.data.data)}, layers=[recipe])
     run = loaded.config.run
     return train(
-        start.spec, start.model, loaded.config, dump(loaded.config), explicit=loaded.explicit,
+        start.spec,
+        start.model,
+        loaded.config,
+        dump(loaded.config),
+        explicit=loaded.explicit,
         make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
         is_random="random" in start.meta,
-    )  # fmt: skip
+    )
 
 
 def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
@@ -52,30 +67,42 @@ def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
         return _beyond(last, state, changes)
     if "epochs" in changes and changes["epochs"] != args["epochs"]:
         console.current().line(
-            f"{changes['epochs']} epochs instead of {args['epochs']}: the learning rate follows the new length from here"
+            f"{changes['epochs']} epochs instead of {args['epochs']}: "
+            "the learning rate follows the new length from here"
         )
     config = load(TrainVerb, {**args, **changes, "resume": False}).config
     start = load_model(last)
     return train(
-        start.spec, start.model, config, dump(config), explicit=state["choices"]["explicit"],
-        make_folder=lambda: folder, resume=state,
+        start.spec,
+        start.model,
+        config,
+        dump(config),
+        explicit=state["choices"]["explicit"],
+        make_folder=lambda: folder,
+        resume=state,
     )
 
 
 def _last_weights(config: TrainVerb) -> Path:
-    """The last.pt that ``resume=`` (a file or run folder), ``model=`` or the newest run of the project means."""
+    """The last.pt that ``resume=`` (a file or run folder), ``model=`` or the newest run of the project
+    means.
+    """
     named = config.schedule.resume if isinstance(config.schedule.resume, str) else config.model.model
     if named:
         path = Path(named)
         if path.is_dir():
             return path / "weights" / "last.pt"
         if not path.is_file() and not (path.parent.parent / "args.yaml").is_file():
-            raise CheckpointError("nothing to resume there", where=named, hint="Give a run's folder or its weights/last.pt.")
+            raise CheckpointError(
+                "nothing to resume there", where=named, hint="Give a run's folder or its weights/last.pt."
+            )
         return path
     runs = sorted(Path(config.run.project).glob("*/args.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise CheckpointError(
-            "no run to resume", where=config.run.project, hint="Give the run: anyolo train resume=runs/detect/train/weights/last.pt"
+            "no run to resume",
+            where=config.run.project,
+            hint="Give the run: anyolo train resume=runs/detect/train/weights/last.pt",
         )
     return runs[-1].parent / "weights" / "last.pt"
 
@@ -84,7 +111,11 @@ def _restart(folder: RunFolder, changes: Mapping[str, Any]) -> TrainResult:
     """Stopped before its first checkpoint: the settings are all there is, and all that is needed."""
     file = folder.root / "args.yaml"
     if not file.is_file():
-        raise CheckpointError("nothing to resume there", where=str(folder.root), hint="Give a run's folder or its weights/last.pt.")
+        raise CheckpointError(
+            "nothing to resume there",
+            where=str(folder.root),
+            hint="Give a run's folder or its weights/last.pt.",
+        )
     args = yaml.safe_load(file.read_text(encoding="utf-8"))
     explicit = args.pop("explicit", [])
     config = load(TrainVerb, {**args, **changes, "resume": False}).config
@@ -92,7 +123,13 @@ def _restart(folder: RunFolder, changes: Mapping[str, Any]) -> TrainResult:
     console.current().line("stopped before its first checkpoint: starting it again")
     is_random = "random" in start.meta
     return train(
-        start.spec, start.model, config, dump(config), explicit=explicit, make_folder=lambda: folder, is_random=is_random
+        start.spec,
+        start.model,
+        config,
+        dump(config),
+        explicit=explicit,
+        make_folder=lambda: folder,
+        is_random=is_random,
     )
 
 
@@ -101,12 +138,22 @@ def _beyond(last: Path, state: Mapping[str, Any], changes: Mapping[str, Any]) ->
     done, folder = state["epoch"], RunFolder(last.parent.parent)
     more = changes.get("epochs", done) - done
     if more <= 0:
-        console.current().line(f"this run is finished ({done} epochs): nothing to resume. Results in {folder.root}")
+        console.current().line(
+            f"this run is finished ({done} epochs): nothing to resume. Results in {folder.root}"
+        )
         return TrainResult(
-            run=folder.root, best=folder.best, last=last, epochs=done, stopped="finished before",
-            batch=state["args"]["batch"], device=state["args"]["device"], metrics=read_record(folder.best)["metrics"],
-        )  # fmt: skip
-    console.current().line(f"this run is finished ({done} epochs): fine-tuning its weights for {more} more in a new run")
+            run=folder.root,
+            best=folder.best,
+            last=last,
+            epochs=done,
+            stopped="finished before",
+            batch=state["args"]["batch"],
+            device=state["args"]["device"],
+            metrics=read_record(folder.best)["metrics"],
+        )
+    console.current().line(
+        f"this run is finished ({done} epochs): fine-tuning its weights for {more} more in a new run"
+    )
     args = {key: value for key, value in state["args"].items() if key not in {"name", "exist_ok", "resume"}}
     return run_train({**args, **changes, "epochs": more, "model": str(last)})
 

@@ -34,7 +34,9 @@ Predict = Callable[[Tensor], Predictions]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A model of any kind, ready to look at pictures; ``fixed_hw`` is the one size an exported file may take."""
+    """A model of any kind, ready to look at pictures; ``fixed_hw`` is the one size an exported file may
+    take.
+    """
 
     predict: Predict
     preprocess: Preprocess
@@ -53,9 +55,12 @@ def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
     if is_artifact(model.model):
         artifact = open_artifact(model.model, threads=device.threads)
         return Opened(
-            predict=artifact.predict, preprocess=artifact.preprocess, names=artifact.names,
-            fixed_hw=artifact.input_hw, notices=artifact.notices,
-        )  # fmt: skip
+            predict=artifact.predict,
+            preprocess=artifact.preprocess,
+            names=artifact.names,
+            fixed_hw=artifact.input_hw,
+            notices=artifact.notices,
+        )
     found, opened = open_model(model), open_device(device.device, threads=device.threads)
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
     return Opened(predict=inference, preprocess=found.preprocess, names=found.names)
@@ -89,7 +94,9 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     """Settings as in ``anyolo val --help``."""
     config = load(ValVerb, values).config
     data, split = config.data, config.evaluation.split
-    index = open_data(data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction)
+    index = open_data(
+        data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction
+    )
     opened = open_for_use(config.model, config.device)
     if len(opened.names) != len(index.names):
         raise DataError(
@@ -100,9 +107,14 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     wishes = config.evaluation
     opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
     dataset = DetectionDataset(
-        index, opened.preprocess, imgsz=opened.fixed_hw or data.imgsz, augment=None,
-        rect=data.rect and opened.fixed_hw is None, batch=data.batch, cache=data.cache,
-    )  # fmt: skip
+        index,
+        opened.preprocess,
+        imgsz=opened.fixed_hw or data.imgsz,
+        augment=None,
+        rect=data.rect and opened.fixed_hw is None,
+        batch=data.batch,
+        cache=data.cache,
+    )
     loader = make_loader(dataset, batch=data.batch, workers=data.workers, shuffle=False, seed=0)
     run = config.run
     folder = RunFolder.create(run.project, run.name, "val", exist_ok=run.exist_ok)
@@ -138,7 +150,11 @@ def run_predict(values: Mapping[str, Any]) -> PredictResult:
     source = values.get("source", "")
     config = load(PredictVerb, {**typed, "source": source} if isinstance(source, str) else typed).config
     if isinstance(source, str) and not source:
-        raise DataError("no source given", where="source", hint="For example source=picture.jpg, source=folder/ or source=0.")
+        raise DataError(
+            "no source given",
+            where="source",
+            hint="For example source=picture.jpg, source=folder/ or source=0.",
+        )
     opened = open_for_use(config.model, config.device)
     return predict_with(opened, source, config)
 
@@ -162,7 +178,9 @@ def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictRes
     if folder:
         console.current().line(f"results in {folder.root}")
     problems = tuple(predictor.problems)
-    return PredictResult(results=results, problems=problems, run=folder.root if folder else None, ok=bool(results))
+    return PredictResult(
+        results=results, problems=problems, run=folder.root if folder else None, ok=bool(results)
+    )
 
 
 def run_export(values: Mapping[str, Any]) -> ExportResult:
@@ -189,9 +207,14 @@ class InfoResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "family": self.family, "size": self.size, "parameters": self.parameters, "gradients": self.gradients,
-            "gflops": self.gflops, "layers": self.layers, "classes": list(self.classes),
-        }  # fmt: skip
+            "family": self.family,
+            "size": self.size,
+            "parameters": self.parameters,
+            "gradients": self.gradients,
+            "gflops": self.gflops,
+            "layers": self.layers,
+            "classes": list(self.classes),
+        }
 
 
 def run_info(values: Mapping[str, Any]) -> InfoResult:
@@ -201,9 +224,16 @@ def run_info(values: Mapping[str, Any]) -> InfoResult:
     size = input_size(config.imgsz, found.spec.preprocess.stride)
     totals = count(found.model, size)
     result = InfoResult(
-        family=found.spec.name, size=found.size, parameters=totals.parameters, gradients=totals.gradients,
-        gflops=round(totals.gflops, 3), layers=totals.layers, classes=found.names,
-    )  # fmt: skip
+        family=found.spec.name,
+        size=found.size,
+        parameters=totals.parameters,
+        gradients=totals.gradients,
+        gflops=round(totals.gflops, 3),
+        layers=totals.layers,
+        classes=found.names,
+    )
     rows = [(key, value) for key, value in result.to_json().items() if key != "classes"]
-    console.current().table("", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))])
+    console.current().table(
+        "", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))]
+    )
     return result

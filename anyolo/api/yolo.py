@@ -30,7 +30,8 @@ from anyolo.train.start import TrainResult
 class YOLO:
     """``YOLO("yolov8n.pt")``: a weights file, a model name, a YAML of rows, or an exported file.
 
-    The methods take the settings of the verb of the same name as keywords. ``verbose=False`` keeps them silent.
+    The methods take the settings of the verb of the same name as keywords. ``verbose=False`` keeps them
+    silent.
     """
 
     def __init__(self, model: str = "yolov8n", *, family: str = "") -> None:
@@ -47,7 +48,9 @@ class YOLO:
         return dict(enumerate(self._open(DeviceConfig()).names))
 
     def predict(self, source: Any, **settings: Any) -> list[Results]:
-        """Find objects in ``source``. Pictures are written only where ``save=True`` or another save option asks."""
+        """Find objects in ``source``. Pictures are written only where ``save=True`` or another save option
+        asks.
+        """
         typed = {"save": False, **settings, "model": self.config.model}
         named = source if isinstance(source, str) else ""
         config = load(PredictVerb, {**typed, "source": named}).config

@@ -1,8 +1,9 @@
 """Every setting a user can type, one frozen dataclass per room.
 
-``Annotated[type, bound, "help"]``: the type and bound are checked by ``load``, the help is what ``--help`` prints.
-Names and defaults are the field's (reference: Ultralytics 8.4, YOLOv5 v7). A verb is a dataclass whose fields are
-rooms; its keys on the command line are flat, so a key may occur in several rooms, and each gets it.
+``Annotated[type, bound, "help"]``: the type and bound are checked by ``load``, the help is what ``--help``
+prints. Names and defaults are the field's (reference: Ultralytics 8.4, YOLOv5 v7). A verb is a dataclass
+whose fields are rooms; its keys on the command line are flat, so a key may occur in several rooms, and each
+gets it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class LossConfig:
     box: A[float, Ge(0), "gain of the box loss"] = 7.5
     cls: A[float, Ge(0), "gain of the class loss"] = 0.5
     dfl: A[float, Ge(0), "gain of the distribution focal loss"] = 1.5
-    tal_min_side: A[float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"] = 16.0
+    tal_min_side: A[
+        float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"
+    ] = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

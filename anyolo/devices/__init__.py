@@ -1,7 +1,7 @@
 """DOOR: the only room that knows vendors.
 
-``open_device("auto")`` gives a ``Device`` that answers everything the other rooms ask; adding a backend is one
-file and one line of ``DEVICES``.
+``open_device("auto")`` gives a ``Device`` that answers everything the other rooms ask; adding a backend is
+one file and one line of ``DEVICES``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ __all__ = ["DEVICES", "Device", "DeviceProfile", "Memory", "open_device"]
 
 
 def open_device(name: str = "auto", *, threads: int = 0) -> Device:
-    """Open ``cpu``, ``cuda``, ``cuda:1``, ``0`` (an accelerator's number) or ``auto`` (the best that is here).
+    """Open ``cpu``, ``cuda``, ``cuda:1``, ``0`` (an accelerator's number) or ``auto`` (the best that is
+    here).
 
     Raises UnknownName for a word nobody knows and DeviceError for a device that is not here.
     """
@@ -40,5 +41,7 @@ def open_device(name: str = "auto", *, threads: int = 0) -> Device:
     if reason := kind.unavailable():
         from anyolo.errors import DeviceError
 
-        raise DeviceError(f"device {name!r} is not available: {reason}", hint="Use device=cpu or device=auto.")
+        raise DeviceError(
+            f"device {name!r} is not available: {reason}", hint="Use device=cpu or device=auto."
+        )
     return kind(int(index) if index.isdigit() else 0, threads=threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,9 @@ class OneDNNConvolution(nn.Module):
         y: Tensor = self.kernel(x, self.weight, self.bias, *self.geometry, self.activation, self.scalars, "")
         return y
 
-
     def _pack(self, x: Tensor) -> None:
         plain = self.weight.detach().contiguous().to_mkldnn()
-        reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
         self.weight = nn.Parameter(reorder(plain, *self.geometry, tuple(x.shape)), requires_grad=False)
         self.is_packed = True
 
@@ -78,7 +78,7 @@ class CPU(Device):
 
     def fused_convolution(self, conv: nn.Conv2d, activation: nn.Module) -> nn.Module | None:
         name, scalars = _ONEDNN_NAMES.get(type(activation), ("", ()))
-        if not name or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, _ONEDNN_CONV):
+        if not name or not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, _ONEDNN_CONV):
             return None
         if isinstance(activation, nn.LeakyReLU):
             scalars = (activation.negative_slope,)

@@ -37,12 +37,13 @@ class EvaluationDefaults:
 class FamilySpec:
     """Everything the shared code needs to know of a family.
 
-    ``models`` maps the names users type to sizes (yolov8n -> n). ``rows_file`` is the YAML beside the family's
-    module. ``criterion(model, config)`` builds the loss module: ``(HeadOutput, Targets) -> LossReport``.
-    ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
-    ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity or None.
-    ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the way back.
-    ``recipe`` holds the hyper-parameters of the field for this family where they differ from config/schema.
+    ``models`` maps the names users type to sizes (yolov8n -> n). ``rows_file`` is the YAML beside the
+    family's module. ``criterion(model, config)`` builds the loss module: ``(HeadOutput, Targets) ->
+    LossReport``. ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
+    ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity
+    or None. ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the
+    way back. ``recipe`` holds the hyper-parameters of the field for this family where they differ from
+    config/schema.
     """
 
     name: str

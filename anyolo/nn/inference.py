@@ -17,7 +17,8 @@ from anyolo.structures import HeadOutput, Predictions, Preprocess
 class Inference:
     """Call with (B, C, H, W) uint8 pictures on the host; gives Predictions on the device.
 
-    ``model`` itself is left as it is: a fused copy runs. ``dtype`` is the number type of the network's inside.
+    ``model`` itself is left as it is: a fused copy runs. ``dtype`` is the number type of the network's
+    inside.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Inference:
     @torch.no_grad()
     def raw(self, images: Tensor) -> HeadOutput:
         with self.device.autocast(self.dtype):
-            output: HeadOutput = self.model(self.preprocess.normalise(self.device.arrange(self.device.to(images))))
+            output: HeadOutput = self.model(
+                self.preprocess.normalise(self.device.arrange(self.device.to(images)))
+            )
         return output
 
     @torch.no_grad()

@@ -1,4 +1,6 @@
-"""Box layouts. Every function takes (..., 4) and returns the same shape, any float dtype, torch or numpy kept."""
+"""Box layouts. Every function takes (..., 4) and returns the same shape, any float dtype, torch or numpy
+kept.
+"""
 
 from __future__ import annotations
 

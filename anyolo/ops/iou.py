@@ -21,7 +21,8 @@ def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
 def ciou(first_xyxy: Tensor, second_xyxy: Tensor, *, eps: float = EPS) -> Tensor:
     """Complete IoU of boxes side by side: broadcastable (..., 4) to (...), in -1.5..1.
 
-    ``eps`` is added to the heights, the union and the enclosing diagonal; the aspect weight carries no gradient.
+    ``eps`` is added to the heights, the union and the enclosing diagonal; the aspect weight carries no
+    gradient.
 
     Source: Zheng et al. 2020, arXiv:1911.08287, section 3.3 and 4.1.
     """

@@ -17,7 +17,9 @@ from anyolo.types import SizeHW
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """``input = picture * gain + offset`` per axis (x, y); ``inner_hw`` is the resized picture inside the input."""
+    """``input = picture * gain + offset`` per axis (x, y); ``inner_hw`` is the resized picture inside the
+    input.
+    """
 
     input_hw: SizeHW
     inner_hw: SizeHW
@@ -43,8 +45,9 @@ Fit = Literal["letterbox", "letterbox_topleft", "stretch"]
 def place(size_hw: SizeHW, input_hw: SizeHW, *, fit: Fit = "letterbox", enlarge: bool = True) -> Placement:
     """How a picture of ``size_hw`` is laid into ``input_hw``.
 
-    ``letterbox`` keeps the aspect and centres (odd padding puts the smaller half first), ``letterbox_topleft``
-    keeps the aspect and pads right and below, ``stretch`` does not keep it. ``enlarge=False`` never upscales.
+    ``letterbox`` keeps the aspect and centres (odd padding puts the smaller half first),
+    ``letterbox_topleft`` keeps the aspect and pads right and below, ``stretch`` does not keep it.
+    ``enlarge=False`` never upscales.
     """
     (height, width), (rows, columns) = size_hw, input_hw
     if fit == "stretch":

@@ -36,7 +36,9 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise ConfigError(
-                    f"cannot make the run folder: {error.strerror}", where=str(root), hint="Give project= another place."
+                    f"cannot make the run folder: {error.strerror}",
+                    where=str(root),
+                    hint="Give project= another place.",
                 ) from error
         raise ConfigError("too many runs", where=str(base), hint="Give name= a new name.")
 

@@ -50,8 +50,9 @@ class WatchedLoader:
         return len(self.loader)
 
     def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]:
-        for self.batch in self.loader.epoch(number, start_batch):
-            yield self.batch
+        for batch in self.loader.epoch(number, start_batch):
+            self.batch = batch
+            yield batch
 
 
 def judge(run: Run, model: Detector, dtype: torch.dtype) -> tuple[Evaluation, dict[str, float]]:
@@ -80,11 +81,18 @@ class EvaluateHook(QuietHook):
         if run.config.schedule.val or run.epoch == run.epochs:
             evaluation, losses = judge(run, run.ema.model, run.step.dtype)
             metrics = run.metrics = dict(evaluation.metrics)
-            row |= {f"metrics/{name}(B)": metrics[name] for name in ("precision", "recall", "mAP50", "mAP50-95")}
+            row |= {
+                f"metrics/{name}(B)": metrics[name] for name in ("precision", "recall", "mAP50", "mAP50-95")
+            }
             row |= {f"val/{name}_loss": value for name, value in losses.items()}
-            run.best_fitness, is_best = max(run.best_fitness, fitness(metrics)), fitness(metrics) > run.best_fitness
+            run.best_fitness, is_best = (
+                max(run.best_fitness, fitness(metrics)),
+                fitness(metrics) > run.best_fitness,
+            )
             run.best_epoch = run.epoch if is_best else run.best_epoch
-            words = "  ".join(f"{name} {metrics[name]:.3f}" for name in ("precision", "recall", "mAP50", "mAP50-95"))
+            words = "  ".join(
+                f"{name} {metrics[name]:.3f}" for name in ("precision", "recall", "mAP50", "mAP50-95")
+            )
             console.current().line(f"epoch {run.epoch}/{run.epochs}  {words}{'  best' if is_best else ''}")
         row |= {f"lr/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
         run.history.append(row)
@@ -129,7 +137,9 @@ class StopHook(QuietHook):
 
 
 class CheckpointHook(QuietHook):
-    """last.pt at the start, after each epoch, every ten minutes and when stopped; best.pt after a best epoch."""
+    """last.pt at the start, after each epoch, every ten minutes and when stopped; best.pt after a best
+    epoch.
+    """
 
     def __init__(self) -> None:
         self.saved_s = time.perf_counter()

@@ -21,13 +21,16 @@ def resolve_optimizer(
 ) -> tuple[OptimConfig, str]:
     """Turn ``optimizer=auto`` into a choice, and say it in one line.
 
-    Short runs get AdamW with a rate that falls with the class count, long ones SGD. A learning rate, momentum or
-    warm-up that the user typed is kept, whatever was chosen.
+    Short runs get AdamW with a rate that falls with the class count, long ones SGD. A learning rate,
+    momentum or warm-up that the user typed is kept, whatever was chosen.
 
     Source: the field's rule (Ultralytics 8.4), with SGD in place of MuSGD.
     """
     if config.optimizer != "auto":
-        return config, f"optimizer {config.optimizer} (lr0={config.lr0:g}, momentum={config.momentum:g}), as asked for"
+        return (
+            config,
+            f"optimizer {config.optimizer} (lr0={config.lr0:g}, momentum={config.momentum:g}), as asked for",
+        )
     updates = math.ceil(images / max(batch, config.nbs)) * epochs
     if updates > LONG_RUN_UPDATES:
         chosen: dict[str, Any] = {"optimizer": "SGD", "lr0": 0.01, "momentum": 0.9}
@@ -68,8 +71,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, device: Device, *, batch: int) -> torch.optim.Optimizer:
-    """The optimizer for a resolved config. Weight decay is scaled to the images per update, as the field does."""
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, device: Device, *, batch: int
+) -> torch.optim.Optimizer:
+    """The optimizer for a resolved config. Weight decay is scaled to the images per update, as the field
+    does.
+    """
     accumulate = max(round(config.nbs / batch), 1)
     groups = parameter_groups(model, config.weight_decay * batch * accumulate / config.nbs)
     options: dict[str, Any] = {"lr": config.lr0, **device.optimizer_options()}

@@ -30,9 +30,17 @@ class Precision:
 
 
 def choose_precision(
-    model: nn.Module, criterion: Criterion, batch: Batch, device: Device, preprocess: Preprocess, *, amp: bool, strict: bool
+    model: nn.Module,
+    criterion: Criterion,
+    batch: Batch,
+    device: Device,
+    preprocess: Preprocess,
+    *,
+    amp: bool,
+    strict: bool,
 ) -> Precision:
-    """Try a few passes in float32 and in the device's mixed types on copies of ``model``; the fastest that agrees.
+    """Try a few passes in float32 and in the device's mixed types on copies of ``model``; the fastest that
+    agrees.
 
     "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.95).
     Raises DeviceError with ``strict`` when amp was asked for and the device has no type for it.
@@ -42,7 +50,9 @@ def choose_precision(
     if not device.profile.autocast_dtypes:
         reason = f"float32: {device.profile.name} has no units for half precision here"
         if strict:
-            raise DeviceError(f"amp=True, but {reason}", hint="Use amp=False, or strict=False for a notice instead.")
+            raise DeviceError(
+                f"amp=True, but {reason}", hint="Use amp=False, or strict=False for a notice instead."
+            )
         return Precision(torch.float32, reason)
     few = Batch(
         batch.images[:PROBE_IMAGES],
@@ -96,5 +106,7 @@ def _probe(
         scaler.backward(loss)
         device.synchronize()
         seconds.append(time.perf_counter() - start)
-    gradient = torch.cat([p.grad.detach().float().flatten().cpu() for p in trial.parameters() if p.grad is not None])
+    gradient = torch.cat(
+        [p.grad.detach().float().flatten().cpu() for p in trial.parameters() if p.grad is not None]
+    )
     return _Probe(min(seconds[1:]), float(loss.detach()), gradient)

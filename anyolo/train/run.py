@@ -29,7 +29,9 @@ from anyolo.train.step import Criterion, StepConfig, StepReport, train_step
 
 @dataclass(kw_only=True)
 class Run:
-    """``epoch`` and ``index`` name the next batch to train; they and everything ``state.capture`` takes move on."""
+    """``epoch`` and ``index`` name the next batch to train; they and everything ``state.capture`` takes move
+    on.
+    """
 
     spec: FamilySpec
     names: tuple[str, ...]
@@ -78,7 +80,9 @@ class Run:
 
 
 class Hook(Protocol):
-    """What happens around the updates: averaging, words, evaluation, checkpoints, pictures. Called in order."""
+    """What happens around the updates: averaging, words, evaluation, checkpoints, pictures. Called in
+    order.
+    """
 
     def on_start(self, run: Run) -> None: ...
 
@@ -130,11 +134,15 @@ def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
     """The rest of the epoch, from ``run.index`` on, under one progress bar; whether it was finished."""
     _set_training(run)
     batch = run.config.data.batch
-    with console.current().progress(f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img") as bar:
+    with console.current().progress(
+        f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img"
+    ) as bar:
         bar.advance(run.index * batch)
         for index, batches in _updates(run):
             run.schedule.apply(run.optimizer, run.epoch, index)
-            report = train_step(run.model, run.criterion, batches, run.optimizer, run.device, run.scaler, run.step)
+            report = train_step(
+                run.model, run.criterion, batches, run.optimizer, run.device, run.scaler, run.step
+            )
             images = sum(len(batch.images) for batch in batches)
             _add(run, report, images)
             run.index = index + 1
@@ -186,7 +194,9 @@ def _resized(run: Run, batch: Batch, index: int) -> Batch:
     factor = 1 + reach * (2 * float(torch.rand((), generator=generator)) - 1)
     stride = max(run.model.strides)
     height, width = (max(stride, round(side * factor / stride) * stride) for side in batch.images.shape[2:])
-    images = nn.functional.interpolate(batch.images.float(), size=(height, width), mode="bilinear", align_corners=False)
+    images = nn.functional.interpolate(
+        batch.images.float(), size=(height, width), mode="bilinear", align_corners=False
+    )
     gain_y, gain_x = height / batch.images.shape[2], width / batch.images.shape[3]
     labels = batch.targets.labels * torch.tensor([1, gain_x, gain_y, gain_x, gain_y])
     targets = type(batch.targets)(labels, batch.targets.mask)

@@ -1,4 +1,6 @@
-"""The drawn data set cannot be solved by thresholding colours: the best tuned rival stays below mAP50 0.40."""
+"""The drawn data set cannot be solved by thresholding colours: the best tuned rival stays below mAP50
+0.40.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def unseen() -> rival.Samples:
 
 
 def test_the_rival_is_able(unseen: rival.Samples) -> None:
-    """Given isolated coloured discs it scores high, so a low score is the pictures' doing, not the rival's."""
+    """Given isolated coloured discs it scores high, so a low score is the pictures' doing, not the
+    rival's.
+    """
     discs = [rival.easy_picture(index) for index in range(6)]
     settings = rival.tune(discs[:3], rival.COARSE)
     assert rival.coco_map50(discs[3:], settings) > 0.9

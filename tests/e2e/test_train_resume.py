@@ -30,7 +30,8 @@ backbone:
 head:
   - [[4, 5, 6], 1, Detect, [nc]]
 """
-# Trains, and dies by its own SIGKILL after the update given (0: lives), saving after every update when told to.
+# Trains, and dies by its own SIGKILL after the update given (0: lives), saving after every update when told
+# to.
 PROGRAM = """
 import os, signal, sys
 from anyolo import api
@@ -55,8 +56,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     model = folder / "tiny.yaml"
     model.write_text(TINY)
     return [
-        f"model={model}", f"data={data}", "imgsz=96", "batch=4", "nbs=8", "epochs=4", "workers=2", "mixup=0.5", "multi_scale=0.3",
-        "plots=False", "amp=False", "optimizer=SGD", "device=cpu",
+        f"model={model}", f"data={data}", "imgsz=96", "batch=4", "nbs=8", "epochs=4", "workers=2",
+        "mixup=0.5", "multi_scale=0.3", "plots=False", "amp=False", "optimizer=SGD", "device=cpu",
     ]  # fmt: skip
 
 
@@ -117,7 +118,9 @@ def test_killed_three_times_at_random_moments(job: list[str], tmp_path: Path) ->
     assert_equal(tmp_path / "whole" / "train", tmp_path / "killed" / "train")
 
 
-def test_resuming_a_finished_run_says_so(job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_a_finished_run_says_so(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from anyolo import api, console
 
     with console.use(console.RichReporter()):

@@ -15,7 +15,9 @@ from anyolo.structures import Preprocess
 
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.ReLU(), nn.LeakyReLU(0.1), nn.Hardswish()])
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 2, 1), (1, 1, 1), (5, 1, 8)])
-def test_fused_convolution_equals_two_operators(activation: nn.Module, kernel: int, stride: int, groups: int) -> None:
+def test_fused_convolution_equals_two_operators(
+    activation: nn.Module, kernel: int, stride: int, groups: int
+) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(8, 16, kernel, stride, kernel // 2, groups=groups)
     one = open_device("cpu").fused_convolution(copy.deepcopy(conv), activation)

@@ -104,7 +104,9 @@ def test_shapes_and_strides(small):
 
 
 def test_decoding_by_hand():
-    """All weight on one bin gives that distance: bins 1, 2, 3, 4 around the point (20, 12) of the fine level."""
+    """All weight on one bin gives that distance: bins 1, 2, 3, 4 around the point (20, 12) of the fine
+    level.
+    """
     model = build_model("yolov8n", nc=2)[1]
     levels = [torch.zeros(1, 66, 4 * 2**k, 4 * 2**k) for k in (2, 1, 0)]
     for side, bin_ in enumerate((1, 2, 3, 4)):

@@ -17,7 +17,9 @@ def schedule(**settings: object) -> Schedule:
 
 
 def small_model() -> torch.nn.Module:
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 4, 1))
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 4, 1)
+    )
 
 
 def rates(plan: Schedule, epoch: int, index: int) -> dict[str, tuple[float, float]]:
@@ -62,7 +64,12 @@ def test_three_groups_and_scaled_decay() -> None:
 
 def test_auto_says_what_it_chose_and_keeps_what_was_typed() -> None:
     chosen, note = resolve_optimizer(OptimConfig(), (), images=222, batch=16, epochs=30, nc=4)
-    assert (chosen.optimizer, chosen.lr0, chosen.momentum, chosen.warmup_bias_lr) == ("AdamW", 0.00125, 0.9, 0.0)
+    assert (chosen.optimizer, chosen.lr0, chosen.momentum, chosen.warmup_bias_lr) == (
+        "AdamW",
+        0.00125,
+        0.9,
+        0.0,
+    )
     assert "AdamW" in note and "0.00125" in note
     kept, note = resolve_optimizer(OptimConfig(lr0=0.003), {"lr0"}, images=222, batch=16, epochs=30, nc=4)
     assert kept.lr0 == 0.003 and "kept your lr0" in note

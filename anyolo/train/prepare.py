@@ -1,0 +1,243 @@
+"""The parts of a run, made from its settings: model, loaders, optimizer, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyolo import console
+from anyolo.config.schema import TrainVerb
+from anyolo.data import AnnotationIndex, DetectionDataset, make_loader, open_data
+from anyolo.data.loader import Loader
+from anyolo.devices import Device, open_device
+from anyolo.errors import TrainingError
+from anyolo.families.base import FamilySpec
+from anyolo.nn.model import Detector, build
+from anyolo.ops.letterbox import input_size
+from anyolo.train.ema import WeightAverage
+from anyolo.train.folder import RunFolder
+from anyolo.train.optim import build_optimizer, resolve_optimizer
+from anyolo.train.precision import Precision, choose_precision
+from anyolo.train.run import Run
+from anyolo.train.schedule import Schedule
+from anyolo.train.state import restore
+from anyolo.train.step import Criterion, StepConfig
+from anyolo.types import SizeHW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is settled before anything is built. ``explicit`` are the settings the user typed."""
+
+    spec: FamilySpec
+    config: TrainVerb
+    args: Mapping[str, Any]
+    explicit: frozenset[str]
+    folder: RunFolder
+    device: Device
+    size_hw: SizeHW
+    train_index: AnnotationIndex
+    val_index: AnnotationIndex
+
+
+def settle(
+    spec: FamilySpec,
+    config: TrainVerb,
+    args: Mapping[str, Any],
+    explicit: frozenset[str],
+    make_folder: Callable[[], RunFolder],
+) -> Job:
+    """Open device and data; the folder is made once all of that is found good, so that a slip leaves none."""
+    device = open_device(config.device.device, threads=config.device.threads)
+    device.seed(config.schedule.seed)
+    torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
+    size_hw = input_size(config.data.imgsz, spec.preprocess.stride)
+    train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
+    folder = make_folder()
+    # at once, so that a run killed at any later moment can be started again from its folder
+    folder.write_args({**args, "explicit": sorted(explicit)})
+    return Job(
+        spec=spec,
+        config=config,
+        args=args,
+        explicit=explicit,
+        folder=folder,
+        device=device,
+        size_hw=size_hw,
+        train_index=train_index,
+        val_index=val_index,
+    )
+
+
+def fit_classes(model: Detector, spec: FamilySpec, nc: int, *, is_random: bool = False) -> Detector:
+    """The model with ``nc`` classes: itself, or a new one with every weight that fits; says what did not."""
+    if model.nc == nc and not is_random:
+        return model
+    # built anew even where the class count fits, so that random weights follow from the run's seed alone
+    fresh = build(model.rows, size=model.size, nc=nc, batch_norm=spec.batch_norm)
+    if is_random:
+        return fresh
+    missed = transfer(fresh, model.state_dict())
+    shown = ", ".join(missed[:3]) + (" ..." if len(missed) > 3 else "")
+    total = len(fresh.state_dict())
+    console.current().line(
+        f"{model.nc} classes in the weights, {nc} in the data: {total - len(missed)} of {total} tensors "
+        f"carried over, {len(missed)} start anew ({shown})"
+    )
+    return fresh
+
+
+def transfer(model: Detector, weights: Mapping[str, Tensor]) -> list[str]:
+    """Copy what has the same name and shape; the names of what did not fit."""
+    own = model.state_dict()
+    fitting = {
+        name: value for name, value in weights.items() if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
+def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:
+    """``freeze=10`` holds the first ten rows fixed, ``freeze=0,3`` the rows named."""
+    for row in range(freeze) if isinstance(freeze, int) else freeze or ():
+        if row >= len(model.model):
+            last = len(model.model) - 1
+            raise TrainingError(f"there is no row {row}, the last is {last}", where="freeze")
+        model.model[row].requires_grad_(False)
+
+
+@contextmanager
+def open_loaders(job: Job) -> Iterator[tuple[Loader, Loader]]:
+    """The loaders of the training and of the validation pictures, closed at the end."""
+    data, seed = job.config.data, job.config.schedule.seed
+    dataset = DetectionDataset(
+        job.train_index,
+        job.spec.preprocess,
+        imgsz=data.imgsz,
+        augment=job.config.augment,
+        rect=data.rect,
+        batch=data.batch,
+        cache=data.cache,
+        seed=seed,
+    )
+    dataset.mosaic_until_epoch = max(0, job.config.schedule.epochs - job.config.augment.close_mosaic)
+    judged = DetectionDataset(
+        job.val_index,
+        job.spec.preprocess,
+        imgsz=data.imgsz,
+        augment=None,
+        rect=True,
+        batch=data.batch,
+        cache=data.cache,
+    )
+    options: dict[str, Any] = {
+        "batch": data.batch,
+        "workers": data.workers,
+        "seed": seed,
+        "pin": job.device.profile.pin_memory,
+    }
+    loader = make_loader(dataset, shuffle=not data.rect, **options)
+    try:
+        val_loader = make_loader(judged, shuffle=False, **options)
+        try:
+            yield loader, val_loader
+        finally:
+            val_loader.close()
+    finally:
+        loader.close()
+
+
+def assemble(
+    job: Job, model: Detector, loader: Loader, val_loader: Loader, resume: Mapping[str, Any] | None
+) -> Run:
+    """The run, at its beginning or where ``resume`` (the ``training`` part of a last.pt) left it."""
+    config, device, report = job.config, job.device, console.current()
+    ema = WeightAverage(model)
+    device.to(ema.model)
+    model = device.prepare(model)
+    optim, note = resolve_optimizer(
+        config.optim,
+        job.explicit,
+        images=len(job.train_index.items),
+        batch=config.data.batch,
+        epochs=config.schedule.epochs,
+        nc=model.nc,
+    )
+    criterion = device.to(job.spec.criterion(model, config.loss))
+    precision = _precision(job, model, criterion, loader, resume)
+    step = StepConfig(
+        preprocess=job.spec.preprocess,
+        dtype=precision.dtype,
+        reduction=job.spec.loss_reduction,
+        clip_norm=optim.clip_norm,
+    )
+    epochs, batch = config.schedule.epochs, config.data.batch
+    report.line(f"device {device.describe()}; {precision.reason}")
+    report.line(note)
+    pictures = len(job.train_index.items), len(job.val_index.items)
+    report.line(f"{pictures[0]} pictures to train on, {pictures[1]} to judge by; run in {job.folder.root}")
+    run = Run(
+        spec=job.spec,
+        names=job.train_index.names,
+        config=config,
+        args=job.args,
+        choices=_choices(job, precision),
+        folder=job.folder,
+        device=device,
+        model=model,
+        ema=ema,
+        criterion=criterion,
+        optimizer=build_optimizer(model, optim, device, batch=batch),
+        scaler=device.scaler(precision.dtype),
+        schedule=Schedule(config=optim, epochs=epochs, batches=len(loader), batch=batch),
+        step=step,
+        loader=loader,
+        val_loader=val_loader,
+        val_index=job.val_index,
+    )
+    if resume is not None:
+        restore(run, resume)
+        report.line(
+            f"going on with epoch {run.epoch + 1} of {epochs}, batch {run.index + 1} of {len(loader)}"
+        )
+    return run
+
+
+def _open(config: TrainVerb, split: str) -> AnnotationIndex:
+    data = config.data
+    share = data.fraction if split == "train" else 1.0
+    return open_data(data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=share)
+
+
+def _precision(
+    job: Job, model: Detector, criterion: Criterion, loader: Loader, resume: Mapping[str, Any] | None
+) -> Precision:
+    """Chosen by timing once, kept by every resume: another number type would be another run."""
+    if resume is not None:
+        torch.set_num_threads(resume["choices"]["threads"])
+        return Precision(getattr(torch, resume["choices"]["dtype"]), resume["choices"]["precision"])
+    return choose_precision(
+        model,
+        criterion,
+        next(iter(loader.epoch(0))),
+        job.device,
+        job.spec.preprocess,
+        amp=job.config.device.amp,
+        strict=job.config.device.strict,
+    )
+
+
+def _choices(job: Job, precision: Precision) -> dict[str, Any]:
+    """What a resumed run must not choose again."""
+    return {
+        "dtype": str(precision.dtype).removeprefix("torch."),
+        "precision": precision.reason,
+        "threads": torch.get_num_threads(),
+        "imgsz": list(job.size_hw),
+        "explicit": sorted(job.explicit),
+    }
