@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from anyolo.deploy.predictor import Predictor
 from anyolo.deploy.results import Results
 from anyolo.deploy.saving import Saver
 from anyolo.devices import Device, open_device
-from anyolo.errors import DataError, DeviceError
+from anyolo.errors import ConfigError, DataError, DeviceError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
 from anyolo.nn.count import count
@@ -34,15 +34,36 @@ Predict = Callable[[Tensor], Predictions]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A model of any kind, ready to look at pictures; ``fixed_hw`` is the one size an exported file may
-    take.
+    """A model of any kind, ready to look at pictures.
+
+    ``trained_hw`` is the size it was trained at, where known, and ``fixed_hw`` the only one an exported file
+    takes.
     """
 
     predict: Predict
     preprocess: Preprocess
     names: tuple[str, ...]
+    trained_hw: SizeHW | None = None
     fixed_hw: SizeHW | None = None
     notices: Callable[..., list[str]] = lambda **wishes: []
+
+    def size(self, imgsz: int | SizeHW, *, is_typed: bool) -> SizeHW:
+        """The input size: as typed, else the one the model was trained at, else the default.
+
+        Raises:
+            ConfigError: a typed size that an exported file cannot take, or that is no stride multiple.
+        """
+        size_hw = input_size(imgsz, self.preprocess.stride)
+        if self.fixed_hw is None:
+            return size_hw if is_typed or self.trained_hw is None else self.trained_hw
+        if is_typed and size_hw != self.fixed_hw:
+            own = f"{self.fixed_hw[0]},{self.fixed_hw[1]}"
+            raise ConfigError(
+                f"this exported file takes pictures of {own} only",
+                where="imgsz",
+                hint="Leave imgsz out, or export again with dynamic=True or at that size.",
+            )
+        return self.fixed_hw
 
     def warn_of(self, *, conf: float, iou: float, max_det: int, agnostic: bool) -> None:
         """Say what of these wishes an exported file with its boxes inside cannot fulfil."""
@@ -63,7 +84,7 @@ def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
         )
     found, opened = open_model(model), open_device(device.device, threads=device.threads)
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
-    return Opened(predict=inference, preprocess=found.preprocess, names=found.names)
+    return Opened(predict=inference, preprocess=found.preprocess, names=found.names, trained_hw=found.imgsz)
 
 
 def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
@@ -92,7 +113,8 @@ class ValResult:
 
 def run_val(values: Mapping[str, Any]) -> ValResult:
     """Settings as in ``anyolo val --help``."""
-    config = load(ValVerb, values).config
+    loaded = load(ValVerb, values)
+    config = loaded.config
     data, split = config.data, config.evaluation.split
     index = open_data(
         data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction
@@ -109,7 +131,7 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     dataset = DetectionDataset(
         index,
         opened.preprocess,
-        imgsz=opened.fixed_hw or data.imgsz,
+        imgsz=opened.size(data.imgsz, is_typed="imgsz" in loaded.explicit),
         augment=None,
         rect=data.rect and opened.fixed_hw is None,
         batch=data.batch,
@@ -148,7 +170,8 @@ def run_predict(values: Mapping[str, Any]) -> PredictResult:
     """Settings as in ``anyolo predict --help``; ``source`` may be any object the predictor takes."""
     typed = {key: value for key, value in values.items() if key != "source"}
     source = values.get("source", "")
-    config = load(PredictVerb, {**typed, "source": source} if isinstance(source, str) else typed).config
+    loaded = load(PredictVerb, {**typed, "source": source} if isinstance(source, str) else typed)
+    config = loaded.config
     if isinstance(source, str) and not source:
         raise DataError(
             "no source given",
@@ -156,12 +179,12 @@ def run_predict(values: Mapping[str, Any]) -> PredictResult:
             hint="For example source=picture.jpg, source=folder/ or source=0.",
         )
     opened = open_for_use(config.model, config.device)
-    return predict_with(opened, source, config)
+    return predict_with(opened, source, config, has_size="imgsz" in loaded.explicit)
 
 
-def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictResult:
-    """Predict with a model that is open already."""
-    wishes = config.predict
+def predict_with(opened: Opened, source: Any, config: PredictVerb, *, has_size: bool) -> PredictResult:
+    """Predict with a model that is open already; ``has_size``: the user typed an input size."""
+    wishes = replace(config.predict, imgsz=opened.size(config.predict.imgsz, is_typed=has_size))
     opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
     predictor = Predictor(opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw)
     saving, run = config.save, config.run
@@ -185,8 +208,12 @@ def predict_with(opened: Opened, source: Any, config: PredictVerb) -> PredictRes
 
 def run_export(values: Mapping[str, Any]) -> ExportResult:
     """Settings as in ``anyolo export --help``."""
-    config = load(ExportVerb, values).config
-    result = export_model(open_model(config.model), config.export, weights=config.model.model)
+    loaded = load(ExportVerb, values)
+    model, wishes = loaded.config.model, loaded.config.export
+    found = open_model(model)
+    if found.imgsz and "imgsz" not in loaded.explicit:
+        wishes = replace(wishes, imgsz=found.imgsz)
+    result = export_model(found, wishes, weights=model.model)
     report = console.current()
     report.line(f"written {result.artifact}")
     if result.lines:

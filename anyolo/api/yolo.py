@@ -53,9 +53,10 @@ class YOLO:
         """
         typed = {"save": False, **settings, "model": self.config.model}
         named = source if isinstance(source, str) else ""
-        config = load(PredictVerb, {**typed, "source": named}).config
+        loaded = load(PredictVerb, {**typed, "source": named})
+        config, has_size = loaded.config, "imgsz" in loaded.explicit
         with _voice(config.run.verbose):
-            return predict_with(self._open(config.device), source, config).results
+            return predict_with(self._open(config.device), source, config, has_size=has_size).results
 
     __call__ = predict
 
