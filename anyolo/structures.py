@@ -26,10 +26,13 @@ class Targets:
 
     ``labels`` is (B, T, 5) float32: class index, x1, y1, x2, y2 in input pixels. ``mask`` is (B, T) float32:
     1 for a real box, 0 for padding (whose labels are 0). T >= 1, also for a batch without any box.
+    ``counts``, where the host knows them, are the real boxes per image, which then come first: a bound that spares
+    work on padding without a look at the device.
     """
 
     labels: Tensor
     mask: Tensor
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 3 or self.labels.shape[2] != 5 or self.labels.shape[:2] != self.mask.shape:
@@ -45,12 +48,18 @@ class Targets:
         for row, own in enumerate(boxes):
             labels[row, : len(own)] = own
             mask[row, : len(own)] = 1
-        return Targets(torch.from_numpy(labels), torch.from_numpy(mask))
+        return Targets(torch.from_numpy(labels), torch.from_numpy(mask), tuple(len(own) for own in boxes))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Targets:
         return Targets(
-            self.labels.to(device, non_blocking=non_blocking), self.mask.to(device, non_blocking=non_blocking)
+            self.labels.to(device, non_blocking=non_blocking),
+            self.mask.to(device, non_blocking=non_blocking),
+            self.counts,
         )
+
+    def most(self, images: slice = slice(None)) -> int:
+        """No image of these has more boxes: at least 1, at most T."""
+        return max(1, *self.counts[images]) if self.counts else self.mask.shape[1]
 
 
 @dataclass(frozen=True, slots=True)

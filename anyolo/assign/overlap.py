@@ -8,19 +8,29 @@ import torch
 from torch import Tensor
 
 from anyolo.ops.iou import EPS
+from anyolo.ops.tiles import tile_of
 
 
 @torch.no_grad()
 def clipped_ciou(true_BT4: Tensor, boxes_BA4: Tensor, inside_BTA: Tensor) -> Tensor:
-    """CIoU of every pair, (B, T, A), negative values and pairs with ``inside`` 0 set to 0; boxes are xyxy.
+    """CIoU of every pair of xyxy boxes, (B, T, A), negative values and pairs with ``inside`` 0 set to 0.
 
-    The values of ``ops.iou.ciou`` up to rounding, in two thirds of its passes over (B, T, A) and in place:
-    this is most of what an assignment costs. ``inside`` scales the intersection, and without that CIoU is not
-    positive.
+    The values of ``ops.iou.ciou`` up to rounding, in two thirds of its passes over (B, T, A), in place and in
+    tiles: this is most of what an assignment costs.
 
     Source: Zheng et al. 2020, arXiv:1911.08287, sections 3.3 and 4.1.
     """
-    x1, y1, x2, y2 = boxes_BA4.transpose(1, 2).contiguous().unsqueeze(2).unbind(1)
+    boxes_B4A = boxes_BA4.transpose(1, 2).contiguous()
+    points = max(1, tile_of(boxes_BA4) // (true_BT4.shape[0] * true_BT4.shape[1]))
+    parts = [
+        _tile(true_BT4, boxes_B4A[..., start : start + points], inside_BTA[..., start : start + points])
+        for start in range(0, boxes_B4A.shape[2], points)
+    ]
+    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+
+def _tile(true_BT4: Tensor, boxes_B4A: Tensor, inside_BTA: Tensor) -> Tensor:
+    x1, y1, x2, y2 = boxes_B4A.unsqueeze(2).unbind(1)
     true_x1, true_y1, true_x2, true_y2 = true_BT4.unsqueeze(2).unbind(-1)
     w, h, true_w, true_h = x2 - x1, y2 - y1, true_x2 - true_x1, true_y2 - true_y1
 
@@ -31,6 +41,7 @@ def clipped_ciou(true_BT4: Tensor, boxes_BA4: Tensor, inside_BTA: Tensor) -> Ten
     diagonal += (h + true_h).sub_(inter_h).square_()
     diagonal += EPS
 
+    # without an intersection CIoU is not positive
     inter = inter_w.clamp_(min=0).mul_(inter_h.clamp_(min=0)).mul_(inside_BTA)
     h, true_h = h + EPS, true_h + EPS
     iou = inter / (w * h + (true_w * true_h + EPS)).sub_(inter)

@@ -14,6 +14,7 @@ from anyolo.loss.terms import distribution_focal
 from anyolo.nn.heads.dfl import BINS, SIDES, DFLHead
 from anyolo.nn.model import Detector
 from anyolo.ops.iou import ciou
+from anyolo.ops.tiles import images_at_once
 from anyolo.structures import HeadOutput, LossReport, Targets
 
 
@@ -42,11 +43,12 @@ class DFLCriterion(nn.Module):
         maps, centres = head.flatten(levels), head.centres(levels)
         with torch.no_grad():
             sides, logits = torch.split(maps, [SIDES, head.nc], 2)
-            boxes = head.boxes(sides.float(), centres)
+            tiles = torch.split(sides, images_at_once(sides, len(centres) * SIDES))
+            boxes = torch.cat([head.boxes(tile.float(), centres) for tile in tiles])
             sizes_hw = [(x.shape[2], x.shape[3]) for x in levels]
             found = self.assign(targets, boxes, logits, centres[:, :2], sizes_hw)
             # a true box has at most topk points, ties at its last place aside
-            most = min(len(centres), self.assign.topk * targets.mask.shape[1])
+            most = min(len(centres), self.assign.topk * targets.most())
             point_BS, slot_BA = slots(found.score_BA, most)
             score = found.score_BA.gather(1, point_BS)
             true = take(targets.labels, found.owner_BA.gather(1, point_BS))

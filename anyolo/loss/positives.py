@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anyolo.ops.tiles import images_at_once
+
 
 def slots(score_BA: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Give every positive point one of ``most`` slots of its image, in the order of the points.
@@ -49,19 +51,24 @@ class PositivesAndClasses(torch.autograd.Function):
     def forward(
         ctx: Any, maps_BAC: Tensor, point_BS: Tensor, slot_BA: Tensor, first: int
     ) -> tuple[Tensor, Tensor]:
-        logits = maps_BAC[..., first:].float()
-        ctx.save_for_backward(logits, slot_BA)
-        ctx.dtype = maps_BAC.dtype
-        return take(maps_BAC, point_BS).float(), F.softplus(logits).sum()
+        ctx.save_for_backward(maps_BAC, slot_BA)
+        ctx.first = first
+        dense = [F.softplus(logits.float()).sum() for logits in _tiles(maps_BAC[..., first:])]
+        return take(maps_BAC, point_BS).float(), torch.stack(dense).sum()
 
     @staticmethod
     def backward(ctx: Any, rows_BSC: Tensor, dense: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, slot_BA = ctx.saved_tensors
-        first = rows_BSC.shape[2] - logits.shape[2]
-        rows_BSC = F.pad(rows_BSC, (0, 0, 0, 1))  # the last slot, for all points that have none, is 0
-        to_boxes = take(rows_BSC[..., :first].to(ctx.dtype), slot_BA)
-        to_classes = take(rows_BSC[..., first:], slot_BA).add_(logits.sigmoid().mul_(dense))
-        return torch.cat((to_boxes, to_classes.to(ctx.dtype)), 2), None, None, None
+        maps_BAC, slot_BA = ctx.saved_tensors
+        padded = F.pad(rows_BSC, (0, 0, 0, 1))  # the last slot, for all points that have none, is 0
+        grad_BAC = take(padded.to(maps_BAC.dtype), slot_BA)
+        tiles = zip(_tiles(grad_BAC[..., ctx.first :]), _tiles(maps_BAC[..., ctx.first :]), strict=True)
+        for grad, logits in tiles:
+            grad += logits.float().sigmoid().mul_(dense).to(grad.dtype)
+        return grad_BAC, None, None, None
+
+
+def _tiles(values_BAC: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(values_BAC, images_at_once(values_BAC, values_BAC.shape[1] * values_BAC.shape[2]))
 
 
 def positives_and_classes(

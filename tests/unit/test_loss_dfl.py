@@ -18,6 +18,7 @@ from anyolo.families import build_model
 from anyolo.loss.dfl import DFLCriterion
 from anyolo.loss.positives import positives_and_classes, slots, take
 from anyolo.loss.terms import distribution_focal
+from anyolo.ops import tiles
 from anyolo.structures import HeadOutput, Targets
 
 
@@ -150,6 +151,18 @@ def test_padding_of_targets_changes_nothing():
     assert float(own) == pytest.approx(float(padded), rel=1e-6)
 
 
+def test_tiles_change_nothing(monkeypatch):
+    maps, targets = random_case(images=3)
+    criterion = DFLCriterion(model(), LossConfig())
+    gradients = []
+    for most in (1, 10**9):
+        monkeypatch.setattr(tiles, "ON_HOST", most)
+        total = criterion(HeadOutput(maps), targets).total
+        gradients.append((total.detach(), *torch.autograd.grad(total, maps)))
+    for own, other in zip(*gradients, strict=True):
+        assert torch.allclose(own, other, rtol=1e-5, atol=1e-6)
+
+
 def test_memory_layout_and_half_precision():
     maps, targets = random_case()
     criterion = DFLCriterion(model(), LossConfig())
@@ -174,6 +187,7 @@ CROWD = """
 import resource, torch
 from anyolo.config.schema import LossConfig
 from anyolo.families import build_model
+from anyolo.ops import tiles
 from anyolo.structures import HeadOutput, Targets
 spec, model = build_model("yolov8n", nc=80)
 maps = tuple(torch.randn(16, 144, 640 // s, 640 // s).requires_grad_() for s in (8, 16, 32))
