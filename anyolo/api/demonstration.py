@@ -28,7 +28,7 @@ PICTURES = {"train": 400, "val": 40}
 RECIPE: dict[str, Any] = {
     "model": "yolov8n",
     "imgsz": SIZE,
-    "epochs": 9,
+    "epochs": 8,
     # small batches, each an update: random weights need many
     "batch": 8,
     "nbs": 8,
@@ -128,7 +128,10 @@ def run_demo(values: Mapping[str, Any]) -> DemoResult:
         ("truth beside prediction", str(picture)),
         ("curves", str(trained.run)),
     ]
-    console.current().table("anyolo demo", ("what", "result"), rows)
+    say("")
+    for what, value in rows:
+        # lines, not a table: a path must stay whole so that it can be copied
+        say(f"{what:<36}{value}")
     return DemoResult(
         run=root,
         data=data,
