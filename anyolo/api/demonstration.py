@@ -47,7 +47,8 @@ RECIPE: dict[str, Any] = {
     "hsv_v": 0.0,
     "flipud": 0.5,
 }
-SHOWN = 4
+SHOWN = 8
+"""Pairs fill rows of a square: with eight, truth and prediction always stand side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
