@@ -68,7 +68,7 @@ def _unlit_scene(
 def _daylight(rng: np.random.Generator, size: int) -> Array:
     """Uneven room light (size, size, 3) around 1, sometimes with the glare of a lamp or a window."""
     warmth = rng.uniform(-0.1, 0.1)
-    field = rng.uniform(0.65, 1.05, (3, 3, 1)) * (1 - warmth, 1 + rng.uniform(-0.03, 0.03), 1 + warmth)
+    field = rng.uniform(0.75, 1.1, (3, 3, 1)) * (1 - warmth, 1 + rng.uniform(-0.03, 0.03), 1 + warmth)
     light = cv2.resize(field.astype(np.float32), (24, 24), interpolation=cv2.INTER_CUBIC)
     steps = np.arange(24, dtype=np.float32)
     for _ in range(rng.integers(0, 3)):
@@ -123,7 +123,7 @@ def _photograph(rng: np.random.Generator, picture: Array) -> NDArray[np.uint8]:
     """Exposure, lens blur, sensor noise, eight bits."""
     size = picture.shape[0]
     sharp = cv2.convertScaleAbs(picture, alpha=255 * rng.uniform(0.8, 1.05))
-    soft = cv2.GaussianBlur(sharp, (5, 5), rng.uniform(0.35, 0.8))
+    soft = cv2.GaussianBlur(sharp, (5, 5), rng.uniform(0.3, 0.65))
     grain = rng.uniform(1.5, 5.0) / NOISE_SPREAD
     noise = cv2.cvtColor(window(noise_bytes(), rng, size, size), cv2.COLOR_GRAY2BGR)
     return np.asarray(cv2.addWeighted(soft, 1, noise, grain, -128 * grain), np.uint8)
