@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anyolo.assign.overlap import clipped_ciou
+from anyolo.assign.overlap import clipped_ciou, measure
 from anyolo.ops.tiles import images_at_once
 from anyolo.structures import Targets
 from anyolo.types import SizeHW
@@ -61,31 +61,34 @@ class TaskAligned:
             sizes_hw: rows and columns of every level's grid of points.
         """
         images = images_at_once(boxes_BA4, targets.most() * len(points_A2))
+        measured_MBT, measured_MBA = measure(targets.labels[..., 1:]), measure(boxes_BA4)
+        in_columns, in_rows = self._inside(targets, points_A2, sizes_hw)
         parts = []
         for start in range(0, len(boxes_BA4), images):
             own = slice(start, start + images)
-            most = targets.most(own)
-            part = Targets(targets.labels[own, :most], targets.mask[own, :most])
-            inside_BTA = self._inside(part, points_A2, sizes_hw)
-            overlap_BTA = clipped_ciou(part.labels[..., 1:], boxes_BA4[own], inside_BTA)
-            align_BTA = self._class_scores(logits_BAK[own], part.labels[..., 0].long())
+            most = slice(targets.most(own))
+            axes = zip(in_rows, in_columns, strict=True)
+            inside = [(y[own, most].unsqueeze(3) * x[own, most].unsqueeze(2)).flatten(2) for y, x in axes]
+            overlap_BTA = clipped_ciou(measured_MBT[:, own, most], measured_MBA[:, own], torch.cat(inside, 2))
+            align_BTA = self._class_scores(logits_BAK[own], targets.labels[own, most, 0].long())
             align_BTA *= overlap_BTA.pow(self.beta / 2).square_()  # pow(6) takes ten times as long as pow(3)
             parts.append(self._assign(align_BTA, overlap_BTA))
         return Assignment(torch.cat([p.owner_BA for p in parts]), torch.cat([p.score_BA for p in parts]))
 
-    def _inside(self, targets: Targets, points_A2: Tensor, sizes_hw: Sequence[SizeHW]) -> Tensor:
-        """(B, T, A) 1.0 where the point lies strictly inside a real true box: per axis, then the product."""
+    def _inside(
+        self, targets: Targets, points_A2: Tensor, sizes_hw: Sequence[SizeHW]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Per level, 1.0 where a column (B, T, W) or row (B, T, H) of points is strictly inside a true box."""
         low_BT2, high_BT2 = torch.split(targets.labels[..., 1:], 2, -1)
         grow_BT2 = (self.min_side - (high_BT2 - low_BT2)).clamp(min=0) / 2
         low_BT2, high_BT2 = low_BT2 - grow_BT2, high_BT2 + grow_BT2
         grids = torch.split(points_A2, [rows * columns for rows, columns in sizes_hw])
-        levels = []
-        for grid, (rows, columns) in zip(grids, sizes_hw, strict=True):
-            x, y = grid[:columns, 0], grid.view(rows, columns, 2)[:, 0, 1]
-            in_x = _between(x, low_BT2[..., :1], high_BT2[..., :1])
-            in_y = _between(y, low_BT2[..., 1:], high_BT2[..., 1:]) * targets.mask.unsqueeze(2)
-            levels.append((in_y.unsqueeze(3) * in_x.unsqueeze(2)).flatten(2))
-        return torch.cat(levels, 2)
+        x = torch.cat([grid[:columns, 0] for grid, (_, columns) in zip(grids, sizes_hw, strict=True)])
+        y = torch.cat([grid.view(*size, 2)[:, 0, 1] for grid, size in zip(grids, sizes_hw, strict=True)])
+        in_x = _between(x, low_BT2[..., :1], high_BT2[..., :1])
+        in_y = _between(y, low_BT2[..., 1:], high_BT2[..., 1:]) * targets.mask.unsqueeze(2)
+        rows, columns = ([size[axis] for size in sizes_hw] for axis in (0, 1))
+        return torch.split(in_x, columns, 2), torch.split(in_y, rows, 2)
 
     def _class_scores(self, logits_BAK: Tensor, classes_BT: Tensor) -> Tensor:
         """(B, T, A): every point's score for the class of the true box, to the power alpha."""
@@ -118,7 +121,7 @@ class TaskAligned:
 
 
 def _reaches(values: Tensor, least: Tensor) -> Tensor:
-    """1.0 where ``values >= least``, else 0.0. By signs: a comparison and its conversion take four times longer."""
+    """1.0 where ``values >= least``, else 0.0. By signs: comparing and converting takes four times longer."""
     return (values - least).sign_().add_(1).clamp_(max=1)
 
 

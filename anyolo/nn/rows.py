@@ -20,6 +20,10 @@ IMAGE = -1
 """As a source: the network's input instead of a row."""
 
 
+MOST_CHANNELS = 1024
+"""Of an input picture; more is a mistake in the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How a size of a family stretches the written rows."""
@@ -89,6 +93,9 @@ def parse(mapping: Mapping[str, Any], *, size: str = "", nc: int | None = None, 
     classes = mapping.get("nc") if nc is None else nc
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ModelError(f"nc must be a positive number of classes, got {classes!r}", where=where)
+    channels = mapping.get("ch") or mapping.get("channels") or 3
+    if isinstance(channels, bool) or not isinstance(channels, int) or not 0 < channels <= MOST_CHANNELS:
+        raise ModelError(f"ch is the number of image channels, got {channels!r}", where=where)
     written = [*_section(mapping, "backbone", where), *_section(mapping, "head", where)]
     size, scale = _scale(mapping, size, where)
     values = {"nc": classes, "anchors": mapping.get("anchors"), "None": None}
@@ -100,7 +107,7 @@ def parse(mapping: Mapping[str, Any], *, size: str = "", nc: int | None = None, 
     return Plan(
         rows=rows,
         nc=classes,
-        channels=int(mapping.get("ch") or mapping.get("channels") or 3),
+        channels=channels,
         size=size,
         scale=scale,
         activation=str(mapping.get("activation") or "SiLU"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-ON_HOST, ELSEWHERE = 65_536, 4_000_000
+ON_HOST, ELSEWHERE = 131_072, 4_000_000
 """Elements of one intermediate tensor. On the host it should stay in the cache (twice as fast, measured);
 elsewhere memory is no concern up to here, and every further turn costs its launches.
 """

@@ -114,6 +114,8 @@ def test_copies_in_sequence():
     [
         ({**TINY, "backbone": []}, "no rows under 'backbone'"),
         ({**TINY, "nc": 0}, "nc must be a positive number"),
+        ({**TINY, "ch": "rgb"}, "ch is the number of image channels"),
+        ({**TINY, "ch": 10**9}, "ch is the number of image channels"),
         ({**TINY, "nc": "two"}, "nc must be a positive number"),
         ({**TINY, "scales": {"n": [1]}, "scale": "n"} | {"scales": {"n": ["wide"]}}, "a scale is"),
         ({**TINY, "scales": {"n": [1, 0]}}, "positive numbers"),
