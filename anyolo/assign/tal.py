@@ -78,7 +78,7 @@ class TaskAligned:
     def _inside(
         self, targets: Targets, points_A2: Tensor, sizes_hw: Sequence[SizeHW]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Per level, 1.0 where a column (B, T, W) or row (B, T, H) of points is strictly inside a true box."""
+        """Per level, 1.0 where a column (B, T, W) or row (B, T, H) of points is strictly in a true box."""
         low_BT2, high_BT2 = torch.split(targets.labels[..., 1:], 2, -1)
         grow_BT2 = (self.min_side - (high_BT2 - low_BT2)).clamp(min=0) / 2
         low_BT2, high_BT2 = low_BT2 - grow_BT2, high_BT2 + grow_BT2
