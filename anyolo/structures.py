@@ -26,8 +26,8 @@ class Targets:
 
     ``labels`` is (B, T, 5) float32: class index, x1, y1, x2, y2 in input pixels. ``mask`` is (B, T) float32:
     1 for a real box, 0 for padding (whose labels are 0). T >= 1, also for a batch without any box.
-    ``counts``, where the host knows them, are the real boxes per image, which then come first: a bound that spares
-    work on padding without a look at the device.
+    ``counts``, where the host knows them, are the real boxes per image, which then come first: a bound that
+    spares work on padding without a look at the device.
     """
 
     labels: Tensor
@@ -36,11 +36,15 @@ class Targets:
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 3 or self.labels.shape[2] != 5 or self.labels.shape[:2] != self.mask.shape:
-            raise ModelError(f"targets need (B,T,5) and (B,T), got {tuple(self.labels.shape)} {tuple(self.mask.shape)}")
+            raise ModelError(
+                f"targets need (B,T,5) and (B,T), got {tuple(self.labels.shape)} {tuple(self.mask.shape)}"
+            )
 
     @staticmethod
     def pad(boxes: list[NDArray[np.float32]], *, bucket: int = 8) -> Targets:
-        """Stack per-image (n, 5) arrays ``class, x1, y1, x2, y2``; T is rounded up to a multiple of ``bucket``."""
+        """Stack per-image (n, 5) arrays ``class, x1, y1, x2, y2``; T is rounded up to a multiple of
+        ``bucket``.
+        """
         most = max((len(b) for b in boxes), default=0)
         slots = max(1, -(-most // bucket)) * bucket
         labels = np.zeros((len(boxes), slots, 5), np.float32)
@@ -83,7 +87,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class HeadOutput:
-    """Raw maps of the head, one (B, C, H, W) per level from the finest stride up; ``aux`` for training only."""
+    """Raw maps of the head, one (B, C, H, W) per level from the finest stride up; ``aux`` for training
+    only.
+    """
 
     levels: tuple[Tensor, ...]
     aux: tuple[Tensor, ...] = ()
