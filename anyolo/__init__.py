@@ -31,16 +31,12 @@ __all__ = ["YOLO", "AnyoloError", "__version__", "demo", "export", "info", "pred
 
 
 def _verb(name: str) -> property:
-    """The public function, whatever was imported before: importing a room sets an attribute of its own
-    name.
-    """
+    """The public function, whatever was imported: importing a room sets an attribute of its name."""
     return property(lambda module: getattr(import_module(_PUBLIC[name]), name), lambda module, room: None)
 
 
 class _Package(ModuleType):
-    """``anyolo.train(...)`` is a verb and ``anyolo/train/`` a room; as an attribute the verb wins
-    (docs/adr/0004).
-    """
+    """``anyolo.train(...)`` is a verb, ``anyolo/train/`` a room: the verb wins (docs/adr/0004)."""
 
     train = _verb("train")
     export = _verb("export")

@@ -42,9 +42,7 @@ class Targets:
 
     @staticmethod
     def pad(boxes: list[NDArray[np.float32]], *, bucket: int = 8) -> Targets:
-        """Stack per-image (n, 5) arrays ``class, x1, y1, x2, y2``; T is rounded up to a multiple of
-        ``bucket``.
-        """
+        """Stack per-image (n, 5) arrays ``class, x1, y1, x2, y2``; T is a multiple of ``bucket``."""
         most = max((len(b) for b in boxes), default=0)
         slots = max(1, -(-most // bucket)) * bucket
         labels = np.zeros((len(boxes), slots, 5), np.float32)
@@ -87,9 +85,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class HeadOutput:
-    """Raw maps of the head, one (B, C, H, W) per level from the finest stride up; ``aux`` for training
-    only.
-    """
+    """Raw maps of the head, (B, C, H, W) per level from the finest stride up; ``aux`` in training."""
 
     levels: tuple[Tensor, ...]
     aux: tuple[Tensor, ...] = ()

@@ -34,9 +34,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def run_once(command: Sequence[str], threads: int, cwd: Path) -> dict[str, Any]:
-    """One process; its last stdout line is the JSON result, to which the peak memory of the process is
-    added.
-    """
+    """One process; the last JSON line on its stdout is the result."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "YOLO_OFFLINE": "true", "MPLBACKEND": "Agg"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -54,9 +52,7 @@ def compare(
     cwd: Path,
     higher_is_better: bool = True,
 ) -> dict[str, Any]:
-    """Alternate the commands (A B, B A, ...), collect their results, print medians and ratios to
-    ``rival``.
-    """
+    """Alternate the commands (A B, B A, ...); medians, and ratios to ``rival``."""
     results: dict[str, list[dict[str, Any]]] = {who: [] for who in commands}
     for number in range(repeats):
         order = list(commands) if number % 2 == 0 else list(reversed(commands))

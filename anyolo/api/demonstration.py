@@ -53,9 +53,7 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """``picture`` shows truth beside prediction; ``verified`` says that the exported file gives the same
-    boxes.
-    """
+    """``picture`` shows truth beside prediction; ``verified``: the exported file gives the same boxes."""
 
     run: Path
     data: Path

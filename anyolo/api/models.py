@@ -18,9 +18,7 @@ ROWS = {".yaml", ".yml"}
 
 
 def open_model(config: ModelConfig) -> Checkpoint:
-    """A weights file, a model name (random weights) or a YAML of rows, as ``model=``, ``cfg=``,
-    ``pretrained=`` say.
-    """
+    """What ``model=``, ``cfg=`` and ``pretrained=`` say: a weights file, a model name, a YAML of rows."""
     name = config.model or config.cfg
     if not name:
         raise ConfigError(

@@ -84,9 +84,7 @@ def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:
 
 
 def _last_weights(config: TrainVerb) -> Path:
-    """The last.pt that ``resume=`` (a file or run folder), ``model=`` or the newest run of the project
-    means.
-    """
+    """The last.pt that ``resume=`` (file or run folder) or ``model=`` means, or the newest run's."""
     named = config.schedule.resume if isinstance(config.schedule.resume, str) else config.model.model
     if named:
         path = Path(named)

@@ -48,9 +48,7 @@ class YOLO:
         return dict(enumerate(self._open(DeviceConfig()).names))
 
     def predict(self, source: Any, **settings: Any) -> list[Results]:
-        """Find objects in ``source``. Pictures are written only where ``save=True`` or another save option
-        asks.
-        """
+        """Find objects in ``source``. Nothing is written unless ``save=True`` or its like asks."""
         typed = {"save": False, **settings, "model": self.config.model}
         named = source if isinstance(source, str) else ""
         loaded = load(PredictVerb, {**typed, "source": named})

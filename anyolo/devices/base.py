@@ -105,9 +105,7 @@ class Device:
         return images.contiguous(memory_format=torch.channels_last) if self.profile.channels_last else images
 
     def fused_convolution(self, conv: nn.Conv2d, activation: nn.Module) -> nn.Module | None:
-        """``activation(conv(x))`` as one operator for inference, equal up to rounding; None where there is
-        none.
-        """
+        """``activation(conv(x))`` as one operator for inference, equal up to rounding, or None."""
         return None
 
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

@@ -1,6 +1,4 @@
-"""Box layouts. Every function takes (..., 4) and returns the same shape, any float dtype, torch or numpy
-kept.
-"""
+"""Box layouts. Every function maps (..., 4) to the same shape; float dtype, torch or numpy are kept."""
 
 from __future__ import annotations
 

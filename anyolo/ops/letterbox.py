@@ -17,9 +17,7 @@ from anyolo.types import SizeHW
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """``input = picture * gain + offset`` per axis (x, y); ``inner_hw`` is the resized picture inside the
-    input.
-    """
+    """``input = picture * gain + offset`` per axis (x, y); ``inner_hw``: the resized picture in it."""
 
     input_hw: SizeHW
     inner_hw: SizeHW

@@ -137,9 +137,7 @@ class StopHook(QuietHook):
 
 
 class CheckpointHook(QuietHook):
-    """last.pt at the start, after each epoch, every ten minutes and when stopped; best.pt after a best
-    epoch.
-    """
+    """last.pt at the start, after epochs, every ten minutes and when stopped; best.pt when best."""
 
     def __init__(self) -> None:
         self.saved_s = time.perf_counter()

@@ -74,9 +74,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimizer(
     model: nn.Module, config: OptimConfig, device: Device, *, batch: int
 ) -> torch.optim.Optimizer:
-    """The optimizer for a resolved config. Weight decay is scaled to the images per update, as the field
-    does.
-    """
+    """The optimizer for a resolved config; weight decay scales with the images per update."""
     accumulate = max(round(config.nbs / batch), 1)
     groups = parameter_groups(model, config.weight_decay * batch * accumulate / config.nbs)
     options: dict[str, Any] = {"lr": config.lr0, **device.optimizer_options()}

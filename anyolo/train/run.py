@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -29,9 +29,7 @@ from anyolo.train.step import Criterion, StepConfig, StepReport, train_step
 
 @dataclass(kw_only=True)
 class Run:
-    """``epoch`` and ``index`` name the next batch to train; they and everything ``state.capture`` takes move
-    on.
-    """
+    """``epoch`` and ``index`` name the next batch; they and all that ``state.capture`` takes move on."""
 
     spec: FamilySpec
     names: tuple[str, ...]
@@ -80,9 +78,7 @@ class Run:
 
 
 class Hook(Protocol):
-    """What happens around the updates: averaging, words, evaluation, checkpoints, pictures. Called in
-    order.
-    """
+    """What happens around the updates: averaging, evaluation, checkpoints, pictures; in order."""
 
     def on_start(self, run: Run) -> None: ...
 
@@ -199,5 +195,5 @@ def _resized(run: Run, batch: Batch, index: int) -> Batch:
     )
     gain_y, gain_x = height / batch.images.shape[2], width / batch.images.shape[3]
     labels = batch.targets.labels * torch.tensor([1, gain_x, gain_y, gain_x, gain_y])
-    targets = type(batch.targets)(labels, batch.targets.mask)
+    targets = replace(batch.targets, labels=labels)
     return Batch(images.round().to(torch.uint8), targets, batch.records)

@@ -68,9 +68,7 @@ class Conv(Block):
             self.conv, self.bn = fold(self.conv, self.bn), nn.Identity()
 
     def merge(self, one: Callable[[nn.Conv2d, nn.Module], nn.Module | None]) -> None:
-        """Put what ``one`` makes of the folded convolution and the activation in their place, if it makes
-        anything.
-        """
+        """Put what ``one`` makes of folded convolution and activation in their place, unless None."""
         if not isinstance(self.conv, nn.Conv2d) or not isinstance(self.bn, nn.Identity):
             return
         if (merged := one(self.conv, self.act)) is not None:
