@@ -19,15 +19,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Indexes and caches of the tests' data sets stay out of the user's cache folder.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="anyolo-tests-")
 
-# The first example of a property often pays for an import or a compilation: no deadline.
+# The first example of a property often pays for an import or a compilation: no deadline. The same examples
+# every time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=thorough looks for new ones.
 settings.register_profile(
     "house",
     deadline=None,
+    derandomize=True,
     max_examples=50,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=bool(os.environ.get("CI")),  # there nothing depends on luck; every other run looks elsewhere
 )
-settings.register_profile("thorough", parent=settings.get_profile("house"), max_examples=1000)
+settings.register_profile(
+    "thorough", parent=settings.get_profile("house"), derandomize=False, max_examples=1000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 
