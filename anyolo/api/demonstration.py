@@ -28,7 +28,7 @@ PICTURES = {"train": 400, "val": 40}
 RECIPE: dict[str, Any] = {
     "model": "yolov8n",
     "imgsz": SIZE,
-    "epochs": 10,
+    "epochs": 8,
     # small batches, each an update: random weights need many
     "batch": 8,
     "nbs": 8,
