@@ -17,7 +17,9 @@ from anyolo.train.step import Criterion
 
 MIN_SPEEDUP = 1.15
 MAX_LOSS_ERROR = 0.02
-MIN_GRADIENT_COSINE = 0.95
+# Random weights normalised over four pictures are ill-conditioned: bfloat16 reaches 0.88 there, 0.97 from
+# trained weights, and trains both to the mAP of float32 (docs/results.md); a broken kernel is far below.
+MIN_GRADIENT_COSINE = 0.8
 PROBE_IMAGES = 4
 
 
@@ -42,7 +44,7 @@ def choose_precision(
     """Try a few passes in float32 and in the device's mixed types on copies of ``model``; the fastest that
     agrees.
 
-    "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.95).
+    "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.8).
     Raises DeviceError with ``strict`` when amp was asked for and the device has no type for it.
     """
     if not amp:
