@@ -48,7 +48,7 @@ def ours(weights: str, data: str, amp: bool, threads: int) -> None:
     make = hooks.default_hooks
     # last in line, so that its clock restarts after the evaluation of the epoch before
     hooks.default_hooks = lambda *a, **k: [*make(*a, **k), Clock()]  # type: ignore[assignment]
-    import anyolo.train.start as start
+    from anyolo.train import start
 
     start.default_hooks = hooks.default_hooks
     with tempfile.TemporaryDirectory() as folder:
@@ -135,13 +135,16 @@ def main() -> None:
 
 
 def copy_data(source: Path, folder: Path) -> str:
-    """A writable copy, since both write their label caches beside the data."""
+    """A writable copy with an absolute path: the rival writes beside the data and reads from its own root."""
     import shutil
 
     target = folder / source.name
     shutil.copytree(source, target)
     for path in [target, *target.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
+    rows = (target / "data.yaml").read_text(encoding="utf-8").splitlines()
+    rows = [f"path: {target}" if row.startswith("path:") else row for row in rows]
+    (target / "data.yaml").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return str(target / "data.yaml")
 
 
