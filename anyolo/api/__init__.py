@@ -33,6 +33,9 @@ VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
         "predict": "anyolo.api.using:run_predict",
         "export": "anyolo.api.using:run_export",
         "info": "anyolo.api.using:run_info",
+        "devices": "anyolo.api.listing:run_devices",
+        "audit": "anyolo.api.auditing:run_audit",
+        "doctor": "anyolo.api.diagnosis:run_doctor",
     },
 )
 

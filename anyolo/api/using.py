@@ -82,7 +82,9 @@ def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
             fixed_hw=artifact.input_hw,
             notices=artifact.notices,
         )
-    found, opened = open_model(model), open_device(device.device, threads=device.threads)
+    found, opened = open_model(model), open_device(
+        device.device, threads=device.threads, strict=device.strict
+    )
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
     return Opened(predict=inference, preprocess=found.preprocess, names=found.names, trained_hw=found.imgsz)
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyolo.config.schema import DemoVerb, ExportVerb, InfoVerb, PredictVerb, TrainVerb, ValVerb
+from anyolo.config.schema import (
+    AuditVerb,
+    DemoVerb,
+    DevicesVerb,
+    DoctorVerb,
+    ExportVerb,
+    InfoVerb,
+    PredictVerb,
+    TrainVerb,
+    ValVerb,
+)
 
 VERBS: dict[str, type[Any]] = {
     "demo": DemoVerb,
@@ -13,4 +23,7 @@ VERBS: dict[str, type[Any]] = {
     "predict": PredictVerb,
     "export": ExportVerb,
     "info": InfoVerb,
+    "devices": DevicesVerb,
+    "audit": AuditVerb,
+    "doctor": DoctorVerb,
 }

@@ -27,7 +27,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceConfig:
-    device: A[str, "cpu, cuda, cuda:1, 0, auto, ..."] = "auto"
+    device: A[str, "cpu, cuda, cuda:1, 0, -1, mps, xpu, npu, mlu, dml, auto, emulate:directml, ..."] = "auto"
     amp: A[bool, "mixed precision where the device has it and it is measured faster and as accurate"] = True
     half: A[bool, "half precision inference where the device has it"] = False
     strict: A[bool, "an error instead of a notice where the device lacks what was asked for"] = False
@@ -224,6 +224,37 @@ class InfoVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     imgsz: A[int | tuple[int, int], "input size for the GFLOPs"] = 640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesVerb:
+    """List the devices of this machine, what each can do, and what is missing for those that are not here."""
+
+    device: A[str, "only this backend; its operator facts and rules are listed too"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditVerb:
+    """List every operator of a job and what a backend would do with it, on a plain CPU."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    backend: A[str, "directml, mlu, mlu270, catch16, npu, mps, xpu"] = ""
+    mode: A[Literal["train", "val", "predict", "export"], "the job"] = "train"
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 64
+    optimizer: A[Literal["SGD", "Adam", "AdamW", "RMSProp"], "of the training step"] = "SGD"
+    output: A[str, "also write the inventory here (.json or .html)"] = ""
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorVerb:
+    """Compare a device with the CPU, number by number, and look for what makes this machine slow."""
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(model="yolov8n"))
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 160
+    output: A[str, "where to write the report to attach to an issue"] = ""
+    run: RunConfig = field(default_factory=RunConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,25 +6,37 @@ The verbs are written here once, from the facts; an occupant overrides what its 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import cache
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyolo.devices.operators import FACTS, OperatorTable
+from anyolo.devices.scaling import PlainScaler, Scaler, TorchScaler
+
 Movable = TypeVar("Movable", bound=Any)
 Module = TypeVar("Module", bound=nn.Module)
+Phase = Literal["forward", "loss", "backward", "optimizer", "decode", "average", "other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
-    """Facts about a backend, no behaviour."""
+    """Facts about a backend, no behaviour.
+
+    ``install`` says what to type where the backend is missing. ``grad_scaler`` means that torch's own loss
+    scaling works (it needs float64); without it float16 uses ours. ``trains`` is False for backends that
+    only run finished graphs. ``limits`` are sentences about what the backend cannot do and why, by the name
+    of the setting that asks for it (``amp``, ``compile``, ...).
+    """
 
     name: str
     torch_type: str
+    plugin: str = ""
+    install: str = ""
     autocast_dtypes: tuple[torch.dtype, ...] = ()
     grad_scaler: bool = False
     float64: bool = True
@@ -32,7 +44,17 @@ class DeviceProfile:
     pin_memory: bool = False
     foreach: bool = False
     fused: bool = False
-    dist_backend: str = "gloo"
+    compile: bool = False
+    trains: bool = True
+    dist_backend: str = ""
+    limits: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def limit(self, setting: str) -> str:
+        """Why the backend lacks what ``setting`` asks for; a general sentence where nothing special is
+        known.
+        """
+        return dict(self.limits).get(setting, f"{self.name} has no support for it")
 
 
 class Memory(NamedTuple):
@@ -42,32 +64,6 @@ class Memory(NamedTuple):
     total_bytes: int
 
 
-class Scaler:
-    """Backward and optimizer step without loss scaling; the shape of the mixed precision ones."""
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def step(self, optimizer: torch.optim.Optimizer, *, clip_norm: float = 0.0) -> Tensor:
-        """Clip, step, clear. Returns the gradient norm before clipping (scalar on the device)."""
-        norm = _clip(optimizer, clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
-def _clip(optimizer: torch.optim.Optimizer, clip_norm: float) -> Tensor:
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    # foreach=False: the per-tensor form exists on every backend
-    return nn.utils.clip_grad_norm_(parameters, clip_norm or float("inf"), foreach=False)
-
-
 class Device:
     """One opened device. ``index`` counts devices of the same backend."""
 
@@ -75,11 +71,24 @@ class Device:
 
     def __init__(self, index: int = 0, *, threads: int = 0) -> None:
         self.index = index
+        if threads:
+            torch.set_num_threads(threads)
 
     @classmethod
     def unavailable(cls) -> str | None:
         """Why this backend cannot be used here, or None when it can."""
         return None
+
+    @classmethod
+    def count(cls) -> int:
+        """How many devices of an available backend there are."""
+        return 1
+
+    @classmethod
+    def operators(cls) -> OperatorTable | None:
+        """What is known of the backend's operators; None where all of torch's run."""
+        path = FACTS / f"{cls.profile.name}.json"
+        return _table(str(path)) if path.is_file() else None
 
     @property
     def torch_device(self) -> torch.device:
@@ -88,6 +97,14 @@ class Device:
     def describe(self) -> str:
         """A name for people."""
         return f"{self.profile.name}:{self.index}"
+
+    def region(self, phase: Phase) -> AbstractContextManager[Any]:
+        """Marks what runs on the device, so that an emulated one judges that and not the host's work."""
+        return nullcontext()
+
+    def remarks(self) -> list[str]:
+        """What there is to say after the work was done: operators that fell back, and the like."""
+        return []
 
     def to(self, thing: Movable) -> Movable:
         """Move a tensor, module, Targets: anything with ``.to(device)``."""
@@ -112,14 +129,21 @@ class Device:
         """Mixed precision in ``dtype``; nothing for None and float32."""
         if dtype is None or dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.profile.torch_type, dtype=dtype)
+        return torch.autocast(self.torch_device.type, dtype=dtype)
 
     def scaler(self, dtype: torch.dtype | None) -> Scaler:
-        return Scaler()
+        if dtype != torch.float16:
+            return Scaler()
+        return TorchScaler(self.torch_device.type) if self.profile.grad_scaler else PlainScaler()
 
     def optimizer_options(self) -> dict[str, bool]:
         """Keyword arguments for torch.optim classes that are safe here."""
         return {"fused": True} if self.profile.fused else {"foreach": self.profile.foreach}
+
+    def lacks(self, operator: str) -> bool:
+        """Whether an operator (``lerp.Scalar``) is known not to run on the device itself."""
+        table = self.operators()
+        return table is not None and table.lacks(operator)
 
     def synchronize(self) -> None:
         """Wait for the work that was queued."""
@@ -146,3 +170,10 @@ class Device:
     def exhausted(self, error: BaseException) -> bool:
         """Whether ``error`` says that this device ran out of memory."""
         return "out of memory" in str(error).lower()
+
+
+@cache
+def _table(path: str) -> OperatorTable:
+    from pathlib import Path
+
+    return OperatorTable.load(Path(path))

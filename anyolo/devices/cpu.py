@@ -61,13 +61,19 @@ class OneDNNConvolution(nn.Module):
 
 class CPU(Device):
     profile = DeviceProfile(
-        name="cpu", torch_type="cpu", autocast_dtypes=_autocast_dtypes(), channels_last=True, fused=True
+        name="cpu",
+        torch_type="cpu",
+        autocast_dtypes=_autocast_dtypes(),
+        grad_scaler=True,
+        channels_last=True,
+        fused=True,
+        compile=True,
+        dist_backend="gloo",
+        limits=(("amp", "this processor has no units for half precision"),),
     )
 
     def __init__(self, index: int = 0, *, threads: int = 0) -> None:
-        super().__init__(0)
-        if threads:
-            torch.set_num_threads(threads)
+        super().__init__(0, threads=threads)
 
     @property
     def torch_device(self) -> torch.device:

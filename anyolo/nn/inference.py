@@ -33,15 +33,15 @@ class Inference:
 
     @torch.no_grad()
     def raw(self, images: Tensor) -> HeadOutput:
-        with self.device.autocast(self.dtype):
-            output: HeadOutput = self.model(
-                self.preprocess.normalise(self.device.arrange(self.device.to(images)))
-            )
+        moved = self.device.arrange(self.device.to(images))
+        with self.device.region("forward"), self.device.autocast(self.dtype):
+            output: HeadOutput = self.model(self.preprocess.normalise(moved))
         return output
 
     @torch.no_grad()
     def decode(self, output: HeadOutput) -> Predictions:
-        return self.model.decode(output)
+        with self.device.region("decode"):
+            return self.model.decode(output)
 
     def __call__(self, images: Tensor) -> Predictions:
         return self.decode(self.raw(images))

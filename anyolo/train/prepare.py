@@ -53,7 +53,9 @@ def settle(
     make_folder: Callable[[], RunFolder],
 ) -> Job:
     """Open device and data; the folder is made once all of that is found good, so that a slip leaves none."""
-    device = open_device(config.device.device, threads=config.device.threads)
+    device = open_device(
+        config.device.device, threads=config.device.threads, strict=config.device.strict
+    )
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
     size_hw = input_size(config.data.imgsz, spec.preprocess.stride)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anyolo.devices import Device
-from anyolo.devices.base import Scaler
+from anyolo.devices.scaling import Scaler
 from anyolo.structures import Batch, HeadOutput, LossReport, Preprocess, Targets
 
 Criterion = Callable[[HeadOutput, Targets], LossReport]
@@ -48,11 +48,16 @@ def train_step(
     items: dict[str, Tensor] = {}
     for batch in micro_batches:
         images, targets = device.arrange(device.to(batch.images)), device.to(batch.targets)
-        with device.autocast(config.dtype):
+        with device.region("forward"), device.autocast(config.dtype):
             output = model(config.preprocess.normalise(images))
-        losses = criterion(output, targets)
         share = len(batch.images) / count
-        scaler.backward(losses.total if config.reduction == "sum" else losses.total * share)
-        for name, value in losses.items.items():
-            items[name] = items[name] + value * share if name in items else value * share
-    return StepReport(items, scaler.step(optimizer, clip_norm=config.clip_norm))
+        with device.region("loss"):
+            losses = criterion(output, targets)
+            total = losses.total if config.reduction == "sum" else losses.total * share
+            for name, value in losses.items.items():
+                items[name] = items[name] + value * share if name in items else value * share
+        with device.region("backward"):
+            scaler.backward(total)
+    with device.region("optimizer"):
+        norm = scaler.step(optimizer, clip_norm=config.clip_norm)
+    return StepReport(items, norm)

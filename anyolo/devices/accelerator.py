@@ -1,0 +1,68 @@
+"""Verbs of backends whose module looks like ``torch.cuda``: what it lacks is left undone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyolo.devices.base import Device, Memory
+
+
+class Accelerator(Device):
+    """Asks ``torch.<torch_type>``, which the backend or its plug-in (``profile.plugin``) brings."""
+
+    @classmethod
+    def module(cls) -> Any:
+        """The backend's module of torch, or None; imports the plug-in where there is one."""
+        if cls.profile.plugin and find_spec(cls.profile.plugin) is not None:
+            import_module(cls.profile.plugin)
+        return getattr(torch, cls.profile.torch_type, None)
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        plugin = cls.profile.plugin
+        if plugin and find_spec(plugin) is None:
+            return f"the package {plugin} is not installed"
+        try:
+            module = cls.module()
+            if module is None:
+                return f"this torch ({torch.__version__}) has no {cls.profile.torch_type} backend"
+            return None if module.is_available() else f"torch sees no {cls.profile.name} device or driver"
+        except Exception as error:  # whatever a plug-in throws at import is the reason it is not here
+            return f"{plugin or cls.profile.torch_type} failed: {type(error).__name__}: {error}"
+
+    @classmethod
+    def count(cls) -> int:
+        return int(cls.module().device_count())
+
+    def describe(self) -> str:
+        return f"{self.profile.name}:{self.index} ({self.module().get_device_name(self.index)})"
+
+    def synchronize(self) -> None:
+        self.module().synchronize(self.index)
+
+    def memory(self) -> Memory | None:
+        module = self.module()
+        if hasattr(module, "mem_get_info"):
+            free, total = module.mem_get_info(self.index)
+            return Memory(total - free, total)
+        return None
+
+    def empty_cache(self) -> None:
+        self.module().empty_cache()
+
+    def seed(self, seed: int) -> None:
+        super().seed(seed)
+        self.module().manual_seed_all(seed)
+
+    def rng_state(self) -> Tensor | None:
+        state: Tensor = self.module().get_rng_state(self.index)
+        return state
+
+    def set_rng_state(self, state: Tensor | None) -> None:
+        if state is not None:
+            self.module().set_rng_state(state, self.index)

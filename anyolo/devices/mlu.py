@@ -1,0 +1,24 @@
+"""Cambricon MLU370 and MLU590 through the plug-in torch_mlu."""
+
+from __future__ import annotations
+
+import torch
+
+from anyolo.devices.accelerator import Accelerator
+from anyolo.devices.base import DeviceProfile
+
+
+class MLU(Accelerator):
+    profile = DeviceProfile(
+        name="mlu",
+        torch_type="mlu",
+        plugin="torch_mlu",
+        install="torch_mlu from Cambricon's SDK or container (it is not on PyPI), for torch 2.1 to 2.4",
+        autocast_dtypes=(torch.float16, torch.bfloat16),
+        grad_scaler=True,
+        # its kernels compute float64 as float32 without saying so
+        float64=False,
+        dist_backend="cncl",
+        limits=(("compile", "torch_mlu's inductor backend is not used here"),),
+        sources=("https://github.com/Cambricon/torch_mlu",),
+    )
