@@ -6,12 +6,15 @@ one file and one line of ``DEVICES`` (or an entry point of the group ``anyolo.de
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyolo.devices.base import Device, DeviceProfile, Memory
 from anyolo.devices.names import IDLEST, DeviceName, parse
 from anyolo.errors import ConfigError, DeviceError
 from anyolo.registry import Registry
+
+if TYPE_CHECKING:
+    from anyolo.devices.emulation import EmulatedDevice
 
 DEVICES: Registry[type[Device]] = Registry(
     "device",
@@ -57,15 +60,17 @@ def open_device(name: str = "auto", *, threads: int = 0, strict: bool = False) -
     return kind(index, threads=threads)
 
 
-def emulate(name: str, *, threads: int = 0, strict: bool = False) -> Device:
-    """The CPU under the rules of a backend. Raises ConfigError where nothing is known of its operators."""
+def emulate(name: str, *, threads: int = 0, strict: bool = False, record: bool = False) -> EmulatedDevice:
+    """The CPU under the rules of a backend. ``record``: list what the backend would refuse, with the lines,
+    and go on. Raises ConfigError where nothing is known of its operators.
+    """
     from anyolo.devices.emulation import EmulatedDevice
 
     kind = DEVICES.get(name) if name else None
     if kind is None or kind.operators() is None:
         known = ", ".join(f"emulate:{own}" for own in DEVICES if DEVICES.get(own).operators() is not None)
         raise ConfigError(f"{name!r} cannot be emulated", where="device", hint=f"There are {known}.")
-    return EmulatedDevice(kind, threads=threads, strict=strict)
+    return EmulatedDevice(kind, threads=threads, strict=strict, record=record)
 
 
 def available() -> tuple[str, ...]:

@@ -6,32 +6,30 @@ as they are on a device without a kernel of its own, so that what they are made 
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from anyolo.devices.base import Device, Phase
-from anyolo.devices.operators import Judgement, OperatorTable, Verdict, composite_key, full_name
+from anyolo.devices.operators import Judgement, OperatorTable, Verdict, bind, composite_key, full_name
+from anyolo.devices.origin import HOST, calling_line, phase_of_call
 from anyolo.errors import DeviceError
-
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__))
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One line of an inventory. ``where`` is ``file:line`` outside torch, ``within`` the operator that the
-    program called where torch made this one of it.
+    program called where torch made this one of it, ``message`` the backend's own text, ``source`` where that
+    is known from.
     """
 
     op: str
@@ -40,22 +38,25 @@ class Call:
     where: str = ""
     within: str = ""
     message: str = ""
+    source: str = ""
 
 
-class Emulation(TorchDispatchMode):
+class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Judges every operator called while it is entered.
 
-    ``record`` lets calls through that the backend would refuse, to list them all; otherwise they raise the
-    backend's own error. ``strict`` raises for falls back to the CPU too. ``locate`` finds file and line of
-    every call and not only of those that are not native (an inventory is slower for it).
+    ``record`` lets calls through that the backend would refuse, to list them all, and leaves every result to
+    the bit what it is on the CPU; otherwise they raise the backend's own error. ``strict`` raises for falls
+    back to the CPU too. ``locate`` finds file and line of every call and not only of those that are not
+    native (an inventory is slower for it). ``phase`` is what is being done; while it is "", it is found by
+    the parts of torch on the stack, and work of torch's data loaders is left alone.
     """
 
     def __init__(
         self, table: OperatorTable, *, record: bool = False, strict: bool = False, locate: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.table, self.record, self.strict, self.locate = table, record, strict, locate
-        self.phase: str = "other"
+        self.phase: str = ""
         self.calls: Counter[Call] = Counter()
         self._within: list[str] = []
 
@@ -67,17 +68,27 @@ class Emulation(TorchDispatchMode):
         self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        phase = self.phase or phase_of_call()
+        if phase == HOST or func.namespace == "profiler":
+            return func(*args, **kwargs)
         refused = self.table.judge_dtypes(tree_leaves((args, kwargs)))
         judgement = refused or self.table.judge(func, args, kwargs)
         if judgement is None:
             return self._take_apart(func, args, kwargs)
-        self._note(func, judgement)
+        self._note(func, judgement, phase)
         result = func(*args, **kwargs)
         if judgement is not refused and (refused := self.table.judge_dtypes(tree_leaves(result))):
-            self._note(func, refused)
+            self._note(func, refused, phase)
         return result
 
     def _take_apart(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self.record:
+            with _untouched(func, args, kwargs) as (own_args, own_kwargs):
+                self._run_parts(func, own_args, own_kwargs)
+            return func(*args, **kwargs)
+        return self._run_parts(func, args, kwargs)
+
+    def _run_parts(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         self._within.append(full_name(func))
         try:
             with self:
@@ -85,11 +96,13 @@ class Emulation(TorchDispatchMode):
         finally:
             self._within.pop()
 
-    def _note(self, func: OpOverload, judgement: Judgement) -> None:
+    def _note(self, func: OpOverload, judgement: Judgement, phase: str) -> None:
         is_fine = judgement.verdict in {"native", "unknown"}
-        where = self._where() if self.locate or not is_fine else ""
+        where = calling_line() if self.locate or not is_fine else ""
         within = self._within[0] if self._within else ""
-        call = Call(full_name(func), self.phase, judgement.verdict, where, within, judgement.message)
+        call = Call(
+            full_name(func), phase, judgement.verdict, where, within, judgement.message, judgement.source
+        )
         self.calls[call] += 1
         if is_fine or self.record:
             return
@@ -100,35 +113,45 @@ class Emulation(TorchDispatchMode):
         if self.calls[call] == 1:
             warnings.warn(f"{judgement.message} ({where})", stacklevel=2)
 
-    def _where(self) -> str:
-        """The line of the program: outside torch and this file; in backward passes the line of the forward."""
-        node = torch._C._current_autograd_node() if hasattr(torch._C, "_current_autograd_node") else None
-        traceback = node.metadata.get("traceback_") if node is not None else None
-        if traceback:
-            return _last_line(traceback)
-        frame = sys._getframe(2)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if not name.startswith((_TORCH, _HERE, "<")):
-                return f"{name}:{frame.f_lineno}"
-            frame = frame.f_back  # type: ignore[assignment]
-        return ""
+
+@contextmanager
+def _untouched(
+    func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
+    """Arguments to try ``func`` with: what it writes to is a copy, and random numbers are put back."""
+    written = {a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+    if not written and torch.Tag.nondeterministic_seeded not in func.tags:
+        yield args, kwargs
+        return
+    names = [argument.name for argument in func._schema.arguments]
+    own_args = [
+        tree_map(_copied, value) if name in written else value
+        for name, value in zip(names, args, strict=False)
+    ]
+    own_kwargs = {
+        name: tree_map(_copied, value) if name in written else value for name, value in kwargs.items()
+    }
+    generator = bind(func, args, kwargs).get("generator") or torch.default_generator
+    state = generator.get_state()
+    yield own_args, own_kwargs
+    generator.set_state(state)
 
 
-def _last_line(traceback: Sequence[str]) -> str:
-    """``file:line`` of the innermost frame outside torch, of the lines that anomaly mode keeps."""
-    for entry in reversed(traceback):
-        head = entry.strip().partition("\n")[0]
-        name, _, rest = head.removeprefix('File "').partition('", line ')
-        if rest and not name.startswith((_TORCH, _HERE, "<")):
-            return f"{name}:{rest.partition(',')[0]}"
-    return ""
+def _copied(value: Any) -> Any:
+    """A tensor that lies in a copy of its memory as it lay in its own; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    storage = value.untyped_storage().clone()  # type: ignore[no-untyped-call]
+    copy = torch.empty(0, dtype=value.dtype, device=value.device)
+    return copy.set_(storage, value.storage_offset(), value.size(), value.stride())
 
 
 class EmulatedDevice(Device):
     """The CPU under another backend's rules and with that backend's abilities."""
 
-    def __init__(self, backend: type[Device], *, threads: int = 0, strict: bool = False) -> None:
+    def __init__(
+        self, backend: type[Device], *, threads: int = 0, strict: bool = False, record: bool = False
+    ) -> None:
         super().__init__(0, threads=threads)
         table = backend.operators()
         if table is None:
@@ -139,7 +162,7 @@ class EmulatedDevice(Device):
         self.profile = replace(
             backend.profile, name=f"emulate:{backend.profile.name}", pin_memory=False, fused=False
         )
-        self.emulation = Emulation(table, strict=strict)
+        self.emulation = Emulation(table, strict=strict, record=record, locate=record)
 
     @property
     def torch_device(self) -> torch.device:

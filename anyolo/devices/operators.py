@@ -28,20 +28,22 @@ _ERRORS: dict[str, type[Exception]] = {
 }
 # Every backend must have these to hold a tensor at all; lists name them differently or not.
 _MEMORY = frozenset(
-    "empty empty_strided empty_like new_empty new_empty_strided copy_ _to_copy _copy_from resize_ set_ "
-    "detach detach_ alias lift lift_fresh clone _local_scalar_dense is_pinned _pin_memory item".split()
-)
+    {
+        "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "copy_", "_to_copy",
+        "_copy_from", "resize_", "set_", "detach", "detach_", "alias", "lift", "lift_fresh", "clone",
+        "_local_scalar_dense", "is_pinned", "_pin_memory", "item",
+    }
+)  # fmt: skip
 # The names that a device without its own key of the dispatcher sees in place of the CPU's.
 _OVERRIDABLE = {
     "aten::convolution": "aten::convolution_overrideable",
     "aten::convolution_backward": "aten::convolution_backward_overrideable",
 }
+# The functional and in-place forms of these are a call of the out form.
+_OF_OUT_FORM = torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional
 # In the dispatcher's order of preference for a device without a kernel of its own.
-_COMPOSITE_KEYS = (
-    "CompositeImplicitAutograd",
-    "CompositeExplicitAutogradNonFunctional",
-    "CompositeExplicitAutograd",
-)
+_STRUCTURED = "CompositeExplicitAutogradNonFunctional"
+_COMPOSITE_KEYS = ("CompositeImplicitAutograd", _STRUCTURED, "CompositeExplicitAutograd")
 
 
 class Judgement(NamedTuple):
@@ -118,7 +120,7 @@ class OperatorTable:
         )
         denied = {getattr(torch, name): text for name, text in facts.pop("denied_dtypes", {}).items()}
         return cls(
-            native=None if native is None else frozenset(f"aten::{name}" for name in native),
+            native=None if native is None else frozenset(map(_with_library, native)),
             rules=rules,
             denied_dtypes=denied,
             **facts,
@@ -151,28 +153,43 @@ class OperatorTable:
         return None
 
     def lacks(self, name: str) -> bool:
-        """Whether ``lerp.Scalar`` and the like would not run natively whatever their arguments."""
+        """Whether ``lerp.Scalar`` and the like would not run natively whatever their arguments. Of operators
+        that are made of several others nothing is said: False.
+        """
         packet, _, overload = name.partition(".")
         func = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        status, rules = self._status(func, f"aten::{name}")
+        status, rules = self._status(func, full_name(func))
+        if status is None and (out := out_form(func)) is not None:
+            status, more = self._status(out, full_name(out))
+            rules += more
         is_ruled_out = any(not rule.when for rule in rules)
         return is_ruled_out or (status is not None and status.verdict in {"fallback", "unsupported"})
 
     def _status(self, func: OpOverload, name: str) -> tuple[Judgement | None, tuple[OperatorRule, ...]]:
         schema = func._schema.name
         rules = tuple(rule for rule in self.rules if rule.matches(schema) or rule.matches(name))
-        if not schema.startswith("aten::"):
+        if self.native is not None and name in self.native:
             return NATIVE, rules
+        if not schema.startswith("aten::"):
+            return Judgement("unknown", "an operator of another library than torch"), rules
         if schema.partition("::")[2] in _MEMORY or _is_view(func):
             return NATIVE, rules
+        key = composite_key(func)
+        # torch's own way of making it of others comes before another spelling of the backend's
+        if key is not None and key != _OF_OUT_FORM and schema not in _OVERRIDABLE:
+            return None, rules
         if self.native is not None and not self.native.isdisjoint(_spellings(func)):
             return NATIVE, rules
-        if composite_key(func) is not None:
+        if key is not None:
             return None, rules
         if self.native is None:
             return Judgement("unknown"), rules
         message = self.unlisted_message.format(op=name)
         return Judgement(self.unlisted, message, NotImplementedError, self.source), rules
+
+
+def _with_library(name: str) -> str:
+    return name if "::" in name else f"aten::{name}"
 
 
 def full_name(func: OpOverload) -> str:
@@ -184,7 +201,7 @@ def full_name(func: OpOverload) -> str:
 def composite_key(func: OpOverload) -> Any:
     """The dispatcher's key under which torch builds ``func`` of other operators, or None."""
     for key in _COMPOSITE_KEYS:
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):  # type: ignore[no-untyped-call]
             return getattr(torch._C.DispatchKey, key)
     return None
 
@@ -207,14 +224,39 @@ def _is_view(func: OpOverload) -> bool:
 
 
 def _spellings(func: OpOverload) -> set[str]:
-    """Names under which lists carry an operator: its functional, in-place and out forms are one kernel."""
+    """Names of a list that mean ``func``. Its functional, in-place and out forms are one kernel, but an out
+    form stands for the others only where torch sends them there: elsewhere they are made of other operators
+    (the list of DirectML has ``binary_cross_entropy_with_logits.out``, and the loss never gets there).
+    """
     schema, overload = str(func._schema.name), str(func._schema.overload_name)
-    root = schema[:-1] if schema.endswith("_") and not schema.endswith("__") else schema
+    names = {full_name(func), _OVERRIDABLE.get(schema, full_name(func))}
     stem = overload.removesuffix("_out") if overload != "out" else ""
-    names = {full_name(func), _OVERRIDABLE.get(schema, schema if not overload else full_name(func))}
-    for base in (root, f"{root}_"):
-        names |= {f"{base}.{stem}", f"{base}.{stem}_out"} if stem else {base, f"{base}.out"}
-    return names | {f"{root}.out"}
+    for base in (_root(schema), f"{_root(schema)}_"):
+        names.add(f"{base}.{stem}" if stem else base)
+    if (out := out_form(func)) is not None:
+        names.add(full_name(out))
+    return names
+
+
+def out_form(func: OpOverload) -> OpOverload | None:
+    """``mul.out`` for ``mul.Tensor`` and ``mul_.Tensor``, where torch makes these of that (structured
+    operators); None elsewhere.
+    """
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _STRUCTURED):
+        return None
+    wanted = [argument.name for argument in func._schema.arguments]
+    packet = getattr(torch.ops.aten, _root(str(func._schema.name)).removeprefix("aten::"))
+    for overload in packet.overloads():
+        form: OpOverload = getattr(packet, overload)
+        written = [a.name for a in form._schema.arguments if a.is_out]
+        if written and [a.name for a in form._schema.arguments if not a.is_out] == wanted:
+            return form
+    return None
+
+
+def _root(schema: str) -> str:
+    """The functional name of an in-place one."""
+    return schema[:-1] if schema.endswith("_") and not schema.endswith("__") else schema
 
 
 def _scatter_shape(values: Mapping[str, Any], _: Any) -> bool:
@@ -258,6 +300,10 @@ def _mixes_signs(values: Mapping[str, Any], name: str) -> bool:
     return any(number < 0 for number in numbers) and any(number > 0 for number in numbers)
 
 
+def _in_inference_mode(values: Mapping[str, Any], _: Any) -> bool:
+    return torch.is_inference_mode_enabled()
+
+
 PREDICATES: dict[str, Callable[[Mapping[str, Any], Any], bool]] = {
     "equal": lambda values, wanted: all(values.get(name) == value for name, value in wanted.items()),
     "given": lambda values, name: values.get(name) is not None,
@@ -269,4 +315,5 @@ PREDICATES: dict[str, Callable[[Mapping[str, Any], Any], bool]] = {
     "scatter_shape": _scatter_shape,
     "repeats_index": _repeats_index,
     "writes_part": _writes_part,
+    "inference_mode": _in_inference_mode,
 }
