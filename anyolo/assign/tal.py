@@ -106,8 +106,9 @@ class TaskAligned:
         # of a tie at the last place all are chosen
         chosen_BTA = _reaches(align_BTA, _kth_largest(align_BTA, self.topk).clamp(min=LEAST))
         # a point chosen by several boxes goes to the one it overlaps most, even if that one had not chosen it
-        contested_B1A = (chosen_BTA.sum(1, keepdim=True) > 1).float()
-        claim_BTA = chosen_BTA.mul_(1 - contested_B1A).add_(overlap_BTA * contested_B1A)
+        choosers_B1A = chosen_BTA.sum(1, keepdim=True)
+        alone_B1A, contested_B1A = (choosers_B1A <= 1).float(), (choosers_B1A > 1).float()
+        claim_BTA = chosen_BTA.mul_(alone_B1A).add_(overlap_BTA * contested_B1A)
         owned_BTA = _reaches(claim_BTA, claim_BTA.amax(1, keepdim=True).clamp(min=LEAST))
 
         align_BTA *= owned_BTA
@@ -115,7 +116,8 @@ class TaskAligned:
         # of equal boxes the first answers; falling numbers, because max with indices is slow on a host
         boxes = align_BTA.shape[1]
         falling_T1 = torch.arange(boxes, 0, -1, device=owned_BTA.device, dtype=torch.float32).unsqueeze(1)
-        owner_B1A = (boxes - owned_BTA.mul_(falling_T1).amax(1, keepdim=True)).long().clamp_(max=boxes - 1)
+        first_B1A = owned_BTA.mul_(falling_T1).amax(1, keepdim=True).neg().add(boxes)
+        owner_B1A = first_B1A.long().clamp_(max=boxes - 1)
         score_BA = align_BTA.gather(1, owner_B1A).squeeze(1) * gain_BT.gather(1, owner_B1A.squeeze(1))
         return Assignment(owner_B1A.squeeze(1), score_BA)
 

@@ -65,7 +65,7 @@ class DFLCriterion(nn.Module):
         overlap = ciou(head.boxes(sides, point) / stride, true[..., 1:] / stride)
         focal = distribution_focal(sides.reshape(*score.shape, 4, BINS), distances).mean(2)
         return {
-            "box": ((1 - overlap) * score).sum() / normaliser,
+            "box": (score - overlap * score).sum() / normaliser,
             "cls": (classes - (logits * wanted).sum()) / normaliser,
             "dfl": (focal * score).sum() / normaliser,
         }

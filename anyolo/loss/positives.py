@@ -27,7 +27,7 @@ def slots(score_BA: Tensor, most: int) -> tuple[Tensor, Tensor]:
     order = torch.arange(positive.shape[1], 0, -1, device=positive.device, dtype=torch.float32)
     point_BS = (positive * order).topk(most, dim=1).indices
     rank = positive.cumsum(1).clamp(max=most + 1)
-    slot_BA = (rank * positive + (most + 1) * (1 - positive)).long() - 1
+    slot_BA = ((rank - (most + 1)) * positive + most).long()
     return point_BS, slot_BA
 
 

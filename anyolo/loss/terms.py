@@ -19,5 +19,6 @@ def distribution_focal(logits: Tensor, distances: Tensor) -> Tensor:
     """
     bins = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
     distances = distances.clamp(0, logits.shape[-1] - 1.01).unsqueeze(-1)
-    weights = (1 - (bins - distances).abs()).clamp(min=0)
+    # neg and add: a number minus a tensor goes through float64 on some cards
+    weights = (bins - distances).abs().neg().add(1).clamp(min=0)
     return -(weights * logits.log_softmax(-1)).sum(-1)

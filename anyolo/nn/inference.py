@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyolo.devices import Device
-from anyolo.nn.blocks.conv import Conv
+from anyolo.nn.blocks.conv import Conv, PlainSiLU
 from anyolo.nn.fuse import fuse
 from anyolo.nn.model import Detector
 from anyolo.structures import HeadOutput, Predictions, Preprocess
@@ -25,6 +25,8 @@ class Inference:
         self, model: Detector, device: Device, preprocess: Preprocess, *, dtype: torch.dtype = torch.float32
     ) -> None:
         self.model = device.prepare(fuse(copy.deepcopy(model)).requires_grad_(False))
+        if device.lacks("silu"):
+            _replace(self.model, nn.SiLU, PlainSiLU)
         if dtype == torch.float32:
             for block in self.model.modules():
                 if isinstance(block, Conv):
@@ -45,3 +47,10 @@ class Inference:
 
     def __call__(self, images: Tensor) -> Predictions:
         return self.decode(self.raw(images))
+
+
+def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, old):
+                setattr(module, name, new())

@@ -35,7 +35,8 @@ def fitness(metrics: Mapping[str, float]) -> float:
 
 class AverageHook(QuietHook):
     def after_step(self, run: Run, report: StepReport, batches: Sequence[Batch]) -> None:
-        run.ema.update(run.model)
+        with run.device.region("average"):
+            run.ema.update(run.model)
 
 
 class WatchedLoader:
@@ -64,7 +65,9 @@ def judge(run: Run, model: Detector, dtype: torch.dtype) -> tuple[Evaluation, di
     def predict(images: Tensor) -> Predictions:
         output = inference.raw(images)
         assert watched.batch is not None
-        for name, value in run.criterion(output, run.device.to(watched.batch.targets)).items.items():
+        with run.device.region("loss"):
+            losses = run.criterion(output, run.device.to(watched.batch.targets))
+        for name, value in losses.items.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(images)
         return inference.decode(output)
 

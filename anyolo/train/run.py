@@ -167,9 +167,10 @@ def _updates(run: Run) -> Iterator[tuple[int, list[Batch]]]:
 
 def _add(run: Run, report: StepReport, images: int) -> None:
     run.updates += 1
-    for name, value in {**report.items, "images": torch.ones((), device=report.norm.device)}.items():
-        own = value.detach() * images
-        run.sums[name] = run.sums[name] + own if name in run.sums else own
+    with run.device.region("other"):
+        for name, value in {**report.items, "images": torch.ones((), device=report.norm.device)}.items():
+            own = value.detach() * images
+            run.sums[name] = run.sums[name] + own if name in run.sums else own
 
 
 def _set_training(run: Run) -> None:

@@ -84,6 +84,8 @@ def _finish(run: Run) -> TrainResult:
         draw_report(evaluation, run.folder.root)
     if run.stop_reason:
         report.line(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+    for line in run.device.remarks():
+        report.line(line)
     report.line(f"results in {run.folder.root}")
     return TrainResult(
         run=run.folder.root,

@@ -37,6 +37,13 @@ def activation(name: str) -> nn.Module:
     return _ACTIVATIONS[found[1]](*numbers)
 
 
+class PlainSiLU(nn.Module):
+    """SiLU spelled out, for backends that lack the operator; equal up to rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.sigmoid()
+
+
 class Conv(Block):
     """Convolution without bias, batch norm, activation; padding keeps the size at stride 1."""
 
