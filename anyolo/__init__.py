@@ -20,14 +20,16 @@ _PUBLIC = {
     "export": "anyolo.api",
     "info": "anyolo.api",
     "demo": "anyolo.api",
+    "audit": "anyolo.audit",
     "AnyoloError": "anyolo.errors",
 }
 
 if TYPE_CHECKING:
     from anyolo.api import YOLO, demo, export, info, predict, train, val
+    from anyolo.audit import audit
     from anyolo.errors import AnyoloError
 
-__all__ = ["YOLO", "AnyoloError", "__version__", "demo", "export", "info", "predict", "train", "val"]
+__all__ = ["YOLO", "AnyoloError", "__version__", "audit", "demo", "export", "info", "predict", "train", "val"]
 
 
 def _verb(name: str) -> property:
@@ -40,6 +42,7 @@ class _Package(ModuleType):
 
     train = _verb("train")
     export = _verb("export")
+    audit = _verb("audit")
 
 
 sys.modules[__name__].__class__ = _Package

@@ -56,10 +56,16 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _take_verb(words: list[str]) -> tuple[str, list[str]]:
-    """The verb, wherever it stands (``train``, ``mode=train``, ``--mode train``), and the other words."""
+    """The verb, wherever it stands (``train``, ``mode=train``, ``--mode train``), and the other words.
+
+    After a verb that has a setting of that name (``audit mode=val``), it is that setting.
+    """
     found, rest = "", []
     source = iter(words)
     for word in source:
+        if found and "mode" in settings_of(VERBS[found]):
+            rest.append(word)
+            continue
         mode = next(source, "") if word == "--mode" else word.removeprefix("--").partition("mode=")[2]
         if word.removeprefix("--").startswith("mode") and mode:
             name = mode
