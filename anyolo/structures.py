@@ -6,7 +6,7 @@ Layouts and units are stated here and hold everywhere (legend in ``anyolo.types`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,6 +102,18 @@ class Predictions:
     scores: Tensor
     objectness: Tensor | None = None
 
+    @staticmethod
+    def joined(parts: Sequence[Predictions]) -> Predictions:
+        """One batch of several."""
+        if len(parts) == 1:
+            return parts[0]
+        objectness = [part.objectness for part in parts if part.objectness is not None]
+        return Predictions(
+            torch.cat([part.boxes_xyxy for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat(objectness) if objectness else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:
@@ -134,8 +146,8 @@ class Preprocess:
     def normalise(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float 0..255 to what the network expects, float32, on the images' device."""
         x = images.to(torch.float32)
-        if self.scale != 1:
-            x = x * self.scale
+        if self.scale != 1:  # a converted copy is ours to change
+            x = x * self.scale if x is images else x.mul_(self.scale)
         if self.mean:
             x = x - x.new_tensor(self.mean).view(1, -1, 1, 1)
         if self.std:

@@ -3,7 +3,7 @@
 
     python benchmarks/validation.py
 
-Rate of ``val``: pictures over the seconds of a whole second ``val`` call (label caches warm), rect, batch 16,
+Rate of ``val``: pictures over the seconds of a whole second ``val`` from the weights file (caches warm), rect, batch 16,
 conf 0.001, iou 0.7. Rate of ``predict``: pictures a second, one by one, from file to boxes, median over the
 set.
 """
@@ -47,8 +47,8 @@ def rival_val(weights: str, data: str, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     for _ in range(2):
-        model = YOLO(weights)
         start = time.perf_counter()
+        model = YOLO(weights)
         result = model.val(
             data=data,
             imgsz=640,

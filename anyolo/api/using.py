@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from anyolo.deploy.predictor import Predictor
 from anyolo.deploy.results import Results
 from anyolo.deploy.saving import Saver
 from anyolo.devices import Device, open_device
-from anyolo.errors import ConfigError, DataError, DeviceError
+from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
 from anyolo.nn.count import count
@@ -46,6 +46,7 @@ class Opened:
     trained_hw: SizeHW | None = None
     fixed_hw: SizeHW | None = None
     notices: Callable[..., list[str]] = lambda **wishes: []
+    remarks: Callable[[], list[str]] = list
 
     def size(self, imgsz: int | SizeHW, *, is_typed: bool) -> SizeHW:
         """The input size: as typed, else the one the model was trained at, else the default.
@@ -82,11 +83,16 @@ def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
             fixed_hw=artifact.input_hw,
             notices=artifact.notices,
         )
-    found, opened = open_model(model), open_device(
-        device.device, threads=device.threads, strict=device.strict
-    )
+    found = open_model(model)
+    opened = open_device(device.device, threads=device.threads, strict=device.strict)
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
-    return Opened(predict=inference, preprocess=found.preprocess, names=found.names, trained_hw=found.imgsz)
+    return Opened(
+        predict=inference,
+        preprocess=found.preprocess,
+        names=found.names,
+        trained_hw=found.imgsz,
+        remarks=opened.remarks,
+    )
 
 
 def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
@@ -95,10 +101,7 @@ def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
         return torch.float32
     if device.profile.autocast_dtypes:
         return device.profile.autocast_dtypes[0]
-    reason = f"half=True, but {device.profile.name} has no half precision here"
-    if config.strict:
-        raise DeviceError(reason, hint="Use half=False.")
-    console.current().warn(f"{reason}: float32 is used")
+    device.decline("half", "float32 is used", strict=config.strict)
     return torch.float32
 
 
@@ -151,6 +154,8 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
         draw_report(evaluation, folder.root)
     if config.evaluation.save_json:
         evaluation.write_predictions(folder.root / "predictions.json")
+    for line in opened.remarks():
+        console.current().line(line)
     console.current().line(f"results in {folder.root}")
     return ValResult(metrics=evaluation.metrics, evaluation=evaluation, run=folder.root)
 
@@ -186,26 +191,47 @@ def run_predict(values: Mapping[str, Any]) -> PredictResult:
 
 def predict_with(opened: Opened, source: Any, config: PredictVerb, *, has_size: bool) -> PredictResult:
     """Predict with a model that is open already; ``has_size``: the user typed an input size."""
-    wishes = replace(config.predict, imgsz=opened.size(config.predict.imgsz, is_typed=has_size))
-    opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
-    predictor = Predictor(opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw)
-    saving, run = config.save, config.run
-    writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
-    folder = RunFolder.create(run.project, run.name, "predict", exist_ok=run.exist_ok) if writes else None
-    results: list[Results] = []
-    with Saver(saving, folder.root if folder else Path(), vid_stride=config.predict.vid_stride) as saver:
-        for result in predictor.stream(source):
-            if writes or saving.show:
-                saver.add(result)
-            if run.verbose:
-                console.current().line(f"{result.path}: {result.verbose()}")
-            results.append(result)
-    if folder:
-        console.current().line(f"results in {folder.root}")
-    problems = tuple(predictor.problems)
-    return PredictResult(
-        results=results, problems=problems, run=folder.root if folder else None, ok=bool(results)
-    )
+    job = PredictJob(opened, source, config, has_size=has_size)
+    results = list(job)
+    folder = job.folder.root if job.folder else None
+    return PredictResult(results=results, problems=tuple(job.problems), run=folder, ok=bool(results))
+
+
+class PredictJob:
+    """Iterate to get the results one by one, each saved as ``config`` says; no picture is kept."""
+
+    def __init__(self, opened: Opened, source: Any, config: PredictVerb, *, has_size: bool) -> None:
+        wishes = replace(config.predict, imgsz=opened.size(config.predict.imgsz, is_typed=has_size))
+        opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
+        self.opened, self.source, self.config = opened, source, config
+        self.predictor = Predictor(
+            opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
+        )
+        saving, run = config.save, config.run
+        writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
+        self.folder = (
+            RunFolder.create(run.project, run.name, "predict", exist_ok=run.exist_ok) if writes else None
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """Files that could not be read."""
+        return self.predictor.problems
+
+    def __iter__(self) -> Iterator[Results]:
+        saving, report = self.config.save, console.current()
+        root = self.folder.root if self.folder else Path()
+        with Saver(saving, root, vid_stride=self.config.predict.vid_stride) as saver:
+            for result in self.predictor.stream(self.source):
+                if self.folder or saving.show:
+                    saver.add(result)
+                if self.config.run.verbose:
+                    report.line(f"{result.path}: {result.verbose()}")
+                yield result
+        for line in self.opened.remarks():
+            report.line(line)
+        if self.folder:
+            report.line(f"results in {self.folder.root}")
 
 
 def run_export(values: Mapping[str, Any]) -> ExportResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, overload
 
 from anyolo import console
 from anyolo.api.models import open_model
@@ -12,9 +12,9 @@ from anyolo.api.training import run_train
 from anyolo.api.using import (
     InfoResult,
     Opened,
+    PredictJob,
     ValResult,
     open_for_use,
-    predict_with,
     run_export,
     run_info,
     run_val,
@@ -47,14 +47,28 @@ class YOLO:
     def names(self) -> dict[int, str]:
         return dict(enumerate(self._open(DeviceConfig()).names))
 
-    def predict(self, source: Any, **settings: Any) -> list[Results]:
-        """Find objects in ``source``. Nothing is written unless ``save=True`` or its like asks."""
+    @overload
+    def predict(self, source: Any, *, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+
+    @overload
+    def predict(self, source: Any, *, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
+
+    def predict(
+        self, source: Any, *, stream: bool = False, **settings: Any
+    ) -> list[Results] | Iterator[Results]:
+        """Find objects in ``source``. Nothing is written unless ``save=True`` or its like asks.
+
+        ``stream=True`` gives the results one by one as they are found and keeps no picture: for videos and
+        cameras.
+        """
         typed = {"save": False, **settings, "model": self.config.model}
         named = source if isinstance(source, str) else ""
         loaded = load(PredictVerb, {**typed, "source": named})
         config, has_size = loaded.config, "imgsz" in loaded.explicit
         with _voice(config.run.verbose):
-            return predict_with(self._open(config.device), source, config, has_size=has_size).results
+            job = PredictJob(self._open(config.device), source, config, has_size=has_size)
+        found = _spoken(job, config.run.verbose)
+        return found if stream else list(found)
 
     __call__ = predict
 
@@ -85,6 +99,17 @@ class YOLO:
         if device not in self._opened:
             self._opened[device] = open_for_use(self.config, device)
         return self._opened[device]
+
+
+def _spoken(job: PredictJob, verbose: bool) -> Iterator[Results]:
+    """The job's results; its words are said while it works, not while the caller does."""
+    results = iter(job)
+    while True:
+        with _voice(verbose):
+            result = next(results, None)
+        if result is None:
+            return
+        yield result
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from anyolo.data.augment.geometry import Labels
 from anyolo.data.index import AnnotationIndex
 from anyolo.data.samples import Sample, SampleMaker, Task
 from anyolo.data.store import Cache, PictureStore, make_shelf
-from anyolo.errors import ConfigError
 from anyolo.ops.image import Pixels
+from anyolo.ops.letterbox import input_size
 from anyolo.structures import ImageRecord, Preprocess
 from anyolo.types import SizeHW
 
@@ -47,7 +47,7 @@ class DetectionDataset:
         self.rect = rect
         self.mosaic_until_epoch: int | None = None
         self.bad_files: dict[str, str] = {}
-        size_hw = check_size(imgsz, preprocess.stride)
+        size_hw = input_size(imgsz, preprocess.stride)
         numbers = np.arange(len(index))
         sizes: list[SizeHW] = [size_hw]
         if rect:
@@ -111,19 +111,6 @@ class DetectionDataset:
                 console.current().warn(f"{path}: {reason}; {fate}")
         item = self.maker.items[position]
         return ImageRecord(item.path, item.size_hw, made.placement, int(self.numbers[position]))
-
-
-def check_size(imgsz: int | SizeHW, stride: int) -> SizeHW:
-    """``imgsz`` as (height, width). ConfigError names the nearest sizes if a side is no stride multiple."""
-    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
-    for side in size_hw:
-        if side < stride or side % stride:
-            below = max(stride, side // stride * stride)
-            near = f"{below} or {below + stride}" if side > stride else f"{below}"
-            raise ConfigError(
-                f"{side} is not a multiple of the model's stride {stride}", where="imgsz", hint=f"Use {near}."
-            )
-    return size_hw
 
 
 def _rect_sizes(aspects: list[float], batch: int, longest: int, stride: int) -> list[SizeHW]:

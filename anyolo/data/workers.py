@@ -92,7 +92,7 @@ def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int, apart: boo
     """
     count = min(wanted, processors())
     if count < wanted and maker.augment is not None:  # once a run, not again for its evaluation
-        console.current().line(f"{count} loader workers, one per processor ({wanted} asked for)")
+        console.current().line(f"{count} loader workers instead of {wanted}: one for each processor")
     if count == 0:
         return InCaller(maker)
     can_start = bool(sys.executable) and not getattr(sys, "frozen", False)

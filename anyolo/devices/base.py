@@ -9,14 +9,17 @@ import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyolo import console
 from anyolo.devices.operators import FACTS, OperatorTable
 from anyolo.devices.scaling import PlainScaler, Scaler, TorchScaler
+from anyolo.errors import DeviceError
 
 Movable = TypeVar("Movable", bound=Any)
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,7 +33,7 @@ class DeviceProfile:
     ``install`` says what to type where the backend is missing. ``grad_scaler`` means that torch's own loss
     scaling works (it needs float64); without it float16 uses ours. ``trains`` is False for backends that
     only run finished graphs. ``limits`` are sentences about what the backend cannot do and why, by the name
-    of the setting that asks for it (``amp``, ``compile``, ...).
+    of the setting that asks for it (``amp``, ``half``, ``compile``) or of the verb (``train``).
     """
 
     name: str
@@ -58,9 +61,9 @@ class DeviceProfile:
 
 
 class Memory(NamedTuple):
-    """Bytes in use by this process and bytes there are."""
+    """Bytes that nobody uses, and bytes there are."""
 
-    used_bytes: int
+    free_bytes: int
     total_bytes: int
 
 
@@ -80,6 +83,11 @@ class Device:
         return None
 
     @classmethod
+    def advice(cls) -> str:
+        """What to install or to type where the backend is missing."""
+        return cls.profile.install
+
+    @classmethod
     def count(cls) -> int:
         """How many devices of an available backend there are."""
         return 1
@@ -94,13 +102,42 @@ class Device:
     def torch_device(self) -> torch.device:
         return torch.device(self.profile.torch_type, self.index)
 
+    def hardware(self) -> str:
+        """What the maker calls it; "" where nobody tells."""
+        return ""
+
     def describe(self) -> str:
         """A name for people."""
-        return f"{self.profile.name}:{self.index}"
+        own, hardware = f"{self.profile.name}:{self.index}", self.hardware()
+        return f"{own} ({hardware})" if hardware else own
+
+    def versions(self) -> dict[str, str]:
+        """What a report should name besides torch: plug-in, driver, toolkit."""
+        plugin = self.profile.plugin
+        try:
+            return {plugin: version(plugin)} if plugin else {}
+        except PackageNotFoundError:
+            return {}
 
     def region(self, phase: Phase) -> AbstractContextManager[Any]:
         """Marks what runs on the device, so that an emulated one judges that and not the host's work."""
         return nullcontext()
+
+    def host(self) -> AbstractContextManager[Any]:
+        """Marks work on the host inside a region."""
+        return nullcontext()
+
+    def decline(self, setting: str, instead: str, *, strict: bool) -> None:
+        """Say that the device lacks what ``setting`` asks for, why, and what is done ``instead``.
+
+        Raises DeviceError with ``strict``.
+        """
+        reason = f"{setting}=True: {self.profile.limit(setting)}"
+        if strict:
+            raise DeviceError(
+                reason, where="device", hint=f"Use {setting}=False, or strict=False for a notice instead."
+            )
+        console.current().warn(f"{reason}; {instead}")
 
     def remarks(self) -> list[str]:
         """What there is to say after the work was done: operators that fell back, and the like."""
@@ -121,9 +158,27 @@ class Device:
         """(B, C, H, W) in the memory layout that ``prepare`` gave the model. Cheapest while still uint8."""
         return images.contiguous(memory_format=torch.channels_last) if self.profile.channels_last else images
 
+    def images_at_once(self, size_hw: tuple[int, int]) -> int:
+        """How many pictures of this size an inference should take in one go; 0 for as many as there are."""
+        return 0
+
     def fused_convolution(self, conv: nn.Conv2d, activation: nn.Module) -> nn.Module | None:
         """``activation(conv(x))`` as one operator for inference, equal up to rounding, or None."""
         return None
+
+    def compile(self, model: Module) -> Module:
+        """``torch.compile`` in place, so that the weights keep their names. Raises DeviceError where that
+        does not work here, for want of a compiler say; found out with an addition, not in the first epoch.
+        """
+        try:
+            torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.torch_device))
+        except Exception as error:  # torch lets through whatever its compilers throw
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            raise DeviceError(
+                f"torch.compile does not work here: {lines[0]}", where="compile", hint="Use compile=False."
+            ) from error
+        model.compile()
+        return model
 
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
         """Mixed precision in ``dtype``; nothing for None and float32."""
@@ -149,6 +204,7 @@ class Device:
         """Wait for the work that was queued."""
 
     def memory(self) -> Memory | None:
+        """None where nobody tells."""
         return None
 
     def empty_cache(self) -> None:

@@ -46,7 +46,9 @@ class Inference:
             return self.model.decode(output)
 
     def __call__(self, images: Tensor) -> Predictions:
-        return self.decode(self.raw(images))
+        height, width = images.shape[2:]
+        some = self.device.images_at_once((height, width)) or len(images)
+        return Predictions.joined([self.decode(self.raw(own)) for own in images.split(some)])
 
 
 def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:

@@ -72,14 +72,14 @@ def input_size(imgsz: int | tuple[int, int], stride: int) -> SizeHW:
     """``imgsz`` as (height, width).
 
     Raises:
-        ConfigError: a side is not a positive multiple of ``stride``; the hint names the nearest size that is.
+        ConfigError: a side is not a positive multiple of ``stride``; the hint names the nearest that are.
     """
-    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-    if all(side >= stride and side % stride == 0 for side in size_hw):
-        return size_hw
-    height, width = (max(stride, round(side / stride) * stride) for side in size_hw)
-    raise ConfigError(
-        f"{imgsz} is not a multiple of the model's stride {stride}",
-        where="imgsz",
-        hint=f"The nearest size that fits is imgsz={height if height == width else f'{height},{width}'}.",
-    )
+    size_hw = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
+    for side in size_hw:
+        if side < stride or side % stride:
+            below = max(stride, side // stride * stride)
+            near = f"{below} or {below + stride}" if side > stride else f"{below}"
+            raise ConfigError(
+                f"{side} is not a multiple of the model's stride {stride}", where="imgsz", hint=f"Use {near}."
+            )
+    return size_hw

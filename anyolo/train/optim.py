@@ -12,6 +12,7 @@ from torch import nn
 
 from anyolo.config.schema import OptimConfig
 from anyolo.devices import Device
+from anyolo.train.adam import PlainAdam
 
 LONG_RUN_UPDATES = 10_000
 
@@ -83,5 +84,8 @@ def build_optimizer(
     if config.optimizer == "RMSProp":
         options.pop("fused", None)
         return torch.optim.RMSprop(groups, momentum=config.momentum, **options)
-    kind = torch.optim.AdamW if config.optimizer == "AdamW" else torch.optim.Adam
-    return kind(groups, betas=(config.momentum, 0.999), **options)
+    betas, is_decoupled = (config.momentum, 0.999), config.optimizer == "AdamW"
+    if device.lacks("lerp.Scalar"):
+        return PlainAdam(groups, lr=config.lr0, betas=betas, is_decoupled=is_decoupled)
+    kind = torch.optim.AdamW if is_decoupled else torch.optim.Adam
+    return kind(groups, betas=betas, **options)

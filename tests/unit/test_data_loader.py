@@ -20,7 +20,6 @@ import pytest
 from anyolo import console
 from anyolo.config.schema import AugmentConfig
 from anyolo.data import DetectionDataset, make_loader
-from anyolo.data.dataset import check_size
 from anyolo.data.index import AnnotationIndex, Item
 from anyolo.data.loader import Loader
 from anyolo.data.processes import Processes
@@ -29,6 +28,7 @@ from anyolo.data.shared_bytes import SharedBytes
 from anyolo.data.store import Shelf, make_shelf
 from anyolo.data.workers import InCaller, Threads, Workers, start_workers
 from anyolo.errors import AnyoloError, ConfigError
+from anyolo.ops.letterbox import input_size
 from anyolo.structures import Preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -204,7 +204,7 @@ def test_channels(index: AnnotationIndex) -> None:
 )
 def test_sizes_off_the_stride_are_refused(imgsz: int | tuple[int, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        check_size(imgsz, 32)
+        input_size(imgsz, 32)
     assert caught.value.where == "imgsz"
 
 

@@ -52,7 +52,7 @@ def test_taking_some_of_the_boxes() -> None:
 
 def test_words_and_tables() -> None:
     found = result()
-    assert found.verbose() == "1 lamp, 2 red bulbs" and result([]).verbose() == ""
+    assert found.verbose() == "1 lamp, 2 red bulb" and result([]).verbose() == "nothing found"
     first = {
         "name": "red bulb",
         "class": 1,
