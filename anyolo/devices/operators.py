@@ -34,16 +34,23 @@ _MEMORY = frozenset(
         "_local_scalar_dense", "is_pinned", "_pin_memory", "item",
     }
 )  # fmt: skip
-# The names that a device without its own key of the dispatcher sees in place of the CPU's.
-_OVERRIDABLE = {
-    "aten::convolution": "aten::convolution_overrideable",
-    "aten::convolution_backward": "aten::convolution_backward_overrideable",
-}
+# torch chooses each backend's convolution by hand: the names under which lists carry it.
+_CHOSEN = {
+    "aten::convolution": {
+        "aten::convolution_overrideable", "aten::_convolution", "aten::_mps_convolution",
+    },
+    "aten::convolution_backward": {
+        "aten::convolution_backward_overrideable", "aten::mps_convolution_backward",
+    },
+}  # fmt: skip
 # The functional and in-place forms of these are a call of the out form.
 _OF_OUT_FORM = torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional
 # In the dispatcher's order of preference for a device without a kernel of its own.
-_STRUCTURED = "CompositeExplicitAutogradNonFunctional"
-_COMPOSITE_KEYS = ("CompositeImplicitAutograd", _STRUCTURED, "CompositeExplicitAutograd")
+_COMPOSITE_KEYS = (
+    "CompositeImplicitAutograd",
+    "CompositeExplicitAutogradNonFunctional",
+    "CompositeExplicitAutograd",
+)
 
 
 class Judgement(NamedTuple):
@@ -82,6 +89,11 @@ class OperatorRule:
         unknown = set(self.when) - set(PREDICATES)
         if unknown or self.error not in _ERRORS:
             raise ValueError(f"rule for {self.operators}: unknown {unknown or self.error}")
+
+    @property
+    def condition(self) -> str:
+        """``when`` in words: ``return_counts=True``; "" for always."""
+        return ", ".join(_WORDS[word](setting) for word, setting in self.when.items())
 
     def matches(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.operators)
@@ -176,7 +188,9 @@ class OperatorTable:
             return NATIVE, rules
         key = composite_key(func)
         # torch's own way of making it of others comes before another spelling of the backend's
-        if key is not None and key != _OF_OUT_FORM and schema not in _OVERRIDABLE:
+        if schema in _CHOSEN:
+            key = None
+        if key is not None and key != _OF_OUT_FORM:
             return None, rules
         if self.native is not None and not self.native.isdisjoint(_spellings(func)):
             return NATIVE, rules
@@ -229,7 +243,7 @@ def _spellings(func: OpOverload) -> set[str]:
     (the list of DirectML has ``binary_cross_entropy_with_logits.out``, and the loss never gets there).
     """
     schema, overload = str(func._schema.name), str(func._schema.overload_name)
-    names = {full_name(func), _OVERRIDABLE.get(schema, full_name(func))}
+    names = {full_name(func), *_CHOSEN.get(schema, ())}
     stem = overload.removesuffix("_out") if overload != "out" else ""
     for base in (_root(schema), f"{_root(schema)}_"):
         names.add(f"{base}.{stem}" if stem else base)
@@ -242,7 +256,7 @@ def out_form(func: OpOverload) -> OpOverload | None:
     """``mul.out`` for ``mul.Tensor`` and ``mul_.Tensor``, where torch makes these of that (structured
     operators); None elsewhere.
     """
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _STRUCTURED):
+    if composite_key(func) != _OF_OUT_FORM:
         return None
     wanted = [argument.name for argument in func._schema.arguments]
     packet = getattr(torch.ops.aten, _root(str(func._schema.name)).removeprefix("aten::"))
@@ -316,4 +330,18 @@ PREDICATES: dict[str, Callable[[Mapping[str, Any], Any], bool]] = {
     "repeats_index": _repeats_index,
     "writes_part": _writes_part,
     "inference_mode": _in_inference_mode,
+}
+# The same for people.
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "equal": lambda wanted: ", ".join(f"{name}={value}" for name, value in wanted.items()),
+    "given": lambda name: f"{name} is given",
+    "longer": lambda limits: ", ".join(f"more than {limit} {name}" for name, limit in limits.items()),
+    "self_dtype": lambda names: f"the tensor is {' or '.join(names)}",
+    "mixes_bool": lambda _: "bool meets another type",
+    "mixes_signs": lambda name: f"{name} has both signs",
+    "shapes_differ": lambda names: f"{' and '.join(names)} differ in shape",
+    "scatter_shape": lambda _: "index and tensor differ beside dim, or anywhere if dim is negative",
+    "repeats_index": lambda _: "an index is repeated",
+    "writes_part": lambda _: "it writes to a part of a tensor",
+    "inference_mode": lambda _: "torch.inference_mode",
 }
