@@ -23,7 +23,7 @@ def _autocast_dtypes() -> tuple[torch.dtype, ...]:
     return ()
 
 
-# Pictures beyond this only push each other out of the cache: 66 against 76 ms a picture (4 or 16 of 480 x 640).
+# Pictures beyond this push each other out of the cache: 66 against 76 ms each (4 or 16 of 480 x 640).
 PIXELS_AT_ONCE = 4 * 480 * 640
 # From malloc.h; the largest threshold that glibc takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -9,6 +9,7 @@ from torch import nn
 from anyolo.devices import open_device
 from anyolo.errors import DeviceError, UnknownName
 from anyolo.families import build_model
+from anyolo.nn.blocks.conv import PlainSiLU
 from anyolo.nn.inference import Inference
 from anyolo.structures import Preprocess
 
@@ -55,3 +56,24 @@ def test_unknown_and_absent_devices_say_so() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="not available"):
             open_device("cuda:1")
+
+
+def test_a_large_batch_in_pieces_gives_what_single_pictures_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    _, model = build_model("yolov8n", nc=3)
+    device = open_device("cpu")
+    assert device.images_at_once((640, 640)) == 3 and device.images_at_once((4096, 4096)) == 1
+    monkeypatch.setattr(type(device), "images_at_once", lambda self, size_hw: 2)
+    inference = Inference(model, device, Preprocess())
+    images = torch.randint(0, 256, (5, 3, 64, 96), dtype=torch.uint8)
+    found = inference(images)
+    assert found.scores.shape[0] == 5
+    for number in range(5):
+        alone = inference(images[number : number + 1])
+        assert torch.allclose(found.boxes_xyxy[number], alone.boxes_xyxy[0], atol=1e-3)
+        assert torch.allclose(found.scores[number], alone.scores[0], atol=1e-5)
+
+
+def test_silu_spelled_out_is_silu() -> None:
+    x = torch.linspace(-90, 90, 1001)
+    assert torch.allclose(PlainSiLU()(x), nn.functional.silu(x), atol=1e-6)
