@@ -1,0 +1,340 @@
+"""A whole network on the device against float64 on the CPU: what it sees, and how it learns.
+
+Rounding spoils deep networks in ways no table foresees, so the CPU's own error in the same number type is
+measured beside the device's: the device may be ``SPREAD`` times as far from the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from anyolo.audit.boxes import Matched, confidence, match
+from anyolo.audit.compare_operators import Announce
+from anyolo.audit.findings import Finding
+from anyolo.audit.host import Host, other_thread_count
+from anyolo.audit.listening import first_lines, listening, texts
+from anyolo.audit.network_runs import (
+    Seen,
+    Stepped,
+    Way,
+    decode,
+    judge,
+    look,
+    step,
+    training_maps,
+)
+from anyolo.audit.numerics import SPREAD, TOLERANCES, difference, distance, type_name
+from anyolo.devices import Device
+from anyolo.families.base import FamilySpec
+from anyolo.nn.model import Detector
+from anyolo.structures import Batch, Predictions, Preprocess
+
+T = TypeVar("T")
+ALONE = {torch.float32: 0.02}
+"""Share of final boxes without a partner that is nobody's fault; 0.1 in half precision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is compared: a model (float32, evaluating, on the CPU), its family and a batch on the host."""
+
+    model: Detector
+    spec: FamilySpec
+    preprocess: Preprocess
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One comparison: ``error`` against the most that is ``allowed`` (infinite: could not be judged).
+
+    ``worst`` names the level, loss item or tensor that decides, ``note`` adds a fact about it.
+    """
+
+    stage: str
+    dtype: torch.dtype
+    error: float
+    allowed: float
+    worst: str
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def is_right(self) -> bool:
+        return self.error <= self.allowed
+
+
+@dataclass(slots=True)
+class NetworkReport:
+    """``gradients``: per tensor and number type, the distance from the truth and what is allowed."""
+
+    measures: list[Measure] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    gradients: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class NetworkComparison:
+    """``rounds_products``: the device was seen to multiply float32 with fewer bits, so its float32 is judged
+    by what fewer bits do to the network.
+    """
+
+    def __init__(
+        self, subject: Subject, device: Device, announce: Announce, *, rounds_products: bool = False
+    ) -> None:
+        self.subject, self.device, self.announce = subject, device, announce
+        self.rounds_products = rounds_products
+        self.host = Host()
+        self.report = NetworkReport()
+        self._is_cpu = device.torch_device == self.host.torch_device
+
+    def run(self, dtypes: Sequence[torch.dtype]) -> NetworkReport:
+        """float32 first, then the types of mixed precision. Never raises for what the device does."""
+        for dtype in dtypes:
+            self._compare_sight(dtype)
+            if dtype == torch.float32:
+                self._guard("decode", dtype, self._compare_decoding)
+            if self.device.profile.trains:
+                if dtype == torch.float32:
+                    self._guard("loss", dtype, self._compare_loss)
+                self._compare_step(dtype)
+        for measure in self.report.measures:
+            if not measure.is_right:
+                self.report.findings.append(_finding(measure))
+        return self.report
+
+    @cached_property
+    def _true_sight(self) -> Seen:
+        return self._look(Way(self.host, torch.float64))
+
+    @cached_property
+    def _true_step(self) -> Stepped:
+        return self._step(Way(self.host, torch.float64))
+
+    def _look(self, way: Way) -> Seen:
+        s = self.subject
+        return look(s.model, s.preprocess, s.batch.images, way)
+
+    def _step(self, way: Way) -> Stepped:
+        s = self.subject
+        return step(s.model, s.spec, s.preprocess, s.batch, way)
+
+    def _on_host(self, run: Callable[[Way], T], dtype: torch.dtype) -> T | None:
+        """What the CPU makes of it in the same number type; None where it cannot."""
+        if dtype == torch.float32 and self.rounds_products:
+            dtype = torch.bfloat16
+        with other_thread_count(self._is_cpu), listening():
+            try:
+                return run(Way(self.host, dtype))
+            except (RuntimeError, NotImplementedError):
+                return None
+
+    def _guard(self, stage: str, dtype: torch.dtype, run: Callable[[], T]) -> T | None:
+        """Run on the device; an exception is a finding, and so is what the backend says."""
+        self.announce(f"{stage}, {type_name(dtype)}")
+        found = None
+        with listening() as heard:
+            try:
+                found = run()
+            except Exception as error:
+                self._find("raised", "error", stage, dtype, f"{type(error).__name__}: {first_lines(error)}")
+        for text in texts(heard):
+            self._find("warned", "warning", stage, dtype, f"the backend says: {text}")
+        return found
+
+    def _find(self, kind: str, severity: str, stage: str, dtype: torch.dtype, message: str) -> None:
+        assert severity in {"error", "warning"}
+        self.report.findings.append(
+            Finding(
+                id=f"network.{kind}",
+                severity="error" if severity == "error" else "warning",
+                where=f"{stage}, {type_name(dtype)}",
+                message=message,
+            )
+        )
+
+    def _add(self, stage: str, dtype: torch.dtype, rows: Mapping[str, tuple[float, float | None]]) -> None:
+        """Judge named pairs of error and the CPU's own error (None: unknown) and keep the worst."""
+        allowed = {name: self._allowed(dtype, noise) for name, (_, noise) in rows.items()}
+        worst = max(rows, key=lambda name: _excess(rows[name][0], allowed[name]))
+        wrong = [name for name in rows if rows[name][0] > allowed[name]]
+        note = f"{len(wrong)} of {len(rows)} are off" if len(wrong) > 1 else ""
+        self.report.measures.append(
+            Measure(
+                stage=stage,
+                dtype=dtype,
+                error=rows[worst][0],
+                allowed=allowed[worst],
+                worst=worst,
+                note=note,
+            )
+        )
+
+    def _allowed(self, dtype: torch.dtype, noise: float | None) -> float:
+        if noise is None or not math.isfinite(noise):
+            return math.inf
+        return max(TOLERANCES[dtype].network, SPREAD * noise)
+
+    def _compare_sight(self, dtype: torch.dtype) -> None:
+        found = self._guard("forward", dtype, lambda: self._look(Way(self.device, dtype)))
+        if found is None:
+            return
+        true, host = self._true_sight, self._on_host(self._look, dtype)
+        rows = {
+            f"level {level + 1} of {len(true.levels)}": (
+                difference(found.levels[level], expected),
+                None if host is None else difference(host.levels[level], expected),
+            )
+            for level, expected in enumerate(true.levels)
+        }
+        self._add("forward", dtype, rows)
+        if host is not None:
+            self.report.seconds[f"forward, {type_name(dtype)}"] = found.seconds, host.seconds
+        self._compare_boxes(dtype, found.predictions, None if host is None else host.predictions)
+
+    def _compare_boxes(self, dtype: torch.dtype, found: Predictions, host: Predictions | None) -> None:
+        true = self._true_sight.predictions
+        is_single = dtype == torch.float32 and not self.rounds_products
+
+        def against(other: Predictions) -> Matched:
+            return match(
+                true,
+                other,
+                conf=confidence(true),
+                min_iou=0.99 if is_single else 0.9,
+                score_share=1e-3 if is_single else 0.1,
+            )
+
+        own, noise = against(found), None if host is None else against(host)
+        allowed = math.inf if noise is None else max(ALONE.get(dtype, 0.1), SPREAD * noise.unmatched)
+        self.report.measures.append(
+            Measure(
+                stage="boxes",
+                dtype=dtype,
+                error=own.unmatched,
+                allowed=allowed,
+                worst=f"{own.matched} of {own.boxes} found again",
+            )
+        )
+
+    def _compare_decoding(self) -> None:
+        levels = tuple(x.float() for x in self._true_sight.levels)
+        model = self.subject.model
+        expected, found = (decode(model, levels, device) for device in (self.host, self.device))
+        pixels = (found.boxes_xyxy - expected.boxes_xyxy).abs().nan_to_num(math.inf).max()
+        tolerance = TOLERANCES[torch.float32].operator
+        self.report.measures += [
+            Measure(
+                stage="decode",
+                dtype=torch.float32,
+                error=float(pixels),
+                allowed=tolerance * float(expected.boxes_xyxy.abs().max()),
+                worst="corners of boxes",
+                unit=" px",
+            ),
+            Measure(
+                stage="decode",
+                dtype=torch.float32,
+                error=difference(found.scores, expected.scores),
+                allowed=tolerance,
+                worst="scores",
+            ),
+        ]
+
+    def _compare_loss(self) -> None:
+        """The same maps go into the loss on both sides, so that the network's own rounding is left out."""
+        s = self.subject
+        maps = training_maps(s.model, s.preprocess, s.batch.images, self.host)
+        expected, found = (
+            judge(s.model, s.spec, maps, s.batch.targets, device) for device in (self.host, self.device)
+        )
+        rows = {f"item {name}": (_relative(found.items[name], x), 0.0) for name, x in expected.items.items()}
+        pairs = zip(found.gradients, expected.gradients, strict=True)
+        rows |= {f"gradient of level {n}": (distance(a, b), 0.0) for n, (a, b) in enumerate(pairs, 1)}
+        self._add("loss of given maps", torch.float32, rows)
+
+    def _compare_step(self, dtype: torch.dtype) -> None:
+        found = self._guard("training step", dtype, lambda: self._step(Way(self.device, dtype)))
+        if found is None:
+            return
+        true, host = self._true_step, self._on_host(self._step, dtype)
+        if host is not None:
+            self.report.seconds[f"training step, {type_name(dtype)}"] = found.seconds, host.seconds
+        rows = {
+            name: (_relative(found.items[name], x), None if host is None else _relative(host.items[name], x))
+            for name, x in true.items.items()
+        }
+        self._add("loss", dtype, rows)
+        self._add_tensors("gradients", dtype, found, host, true)
+        self._add_tensors("updates", dtype, found, host, true)
+        if found.statistics and true.statistics:
+            self._add_tensors("statistics", dtype, found, host, true)
+
+    def _add_tensors(
+        self, stage: str, dtype: torch.dtype, found: Stepped, host: Stepped | None, true: Stepped
+    ) -> None:
+        """Per tensor, by the names that the weights file uses."""
+        ours, truth = getattr(found, stage), getattr(true, stage)
+        plain = getattr(host, stage) if host is not None else {}
+        whole = math.sqrt(sum(float(x.norm()) ** 2 for x in truth.values()))
+        least = 1e-6 * whole
+        rows: dict[str, tuple[float, float | None]] = {}
+        dead: list[str] = []
+        for name, expected in truth.items():
+            own = ours.get(name, torch.zeros_like(expected))
+            noise = distance(plain[name], expected, least=least) if name in plain else None
+            rows[name] = distance(own, expected, least=least), noise
+            if not own.any() and float(expected.norm()) > least and not (name in plain and not plain[name].any()):
+                dead.append(name)
+        self._add(stage, dtype, rows)
+        if dead:
+            message = f"{len(dead)} of {len(rows)} are all zero and should not be: {', '.join(dead[:3])}"
+            self._find("dead", "error", f"{stage}: {dead[0]}", dtype, message)
+        if stage == "gradients":
+            self.report.gradients[type_name(dtype)] = {
+                name: (error, self._allowed(dtype, noise)) for name, (error, noise) in rows.items()
+            }
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    gap = abs(float(found) - float(expected)) / max(abs(float(expected)), 1e-9)
+    return gap if math.isfinite(gap) else math.inf
+
+
+def _excess(error: float, allowed: float) -> float:
+    if math.isinf(allowed):
+        return 0.0
+    return math.inf if math.isinf(error) else error / allowed
+
+
+_WORDS = {
+    "forward": "the raw maps of the network are off",
+    "boxes": "final boxes have no partner on the CPU",
+    "decode": "boxes are decoded wrongly from given maps",
+    "loss of given maps": "assignment or loss is off although both sides were given the same maps",
+    "loss": "the loss of a training step is off",
+    "gradients": "the gradient is off",
+    "updates": "the optimizer changed the weights differently",
+    "statistics": "the running statistics of batch norm are off",
+}
+
+
+def _finding(measure: Measure) -> Finding:
+    amount = f"{measure.error:.2g}{measure.unit}" if math.isfinite(measure.error) else "infinitely"
+    extra = f"; {measure.note}" if measure.note else ""
+    return Finding(
+        id=f"network.{measure.stage.split()[0]}",
+        severity="error",
+        where=f"{measure.stage}: {measure.worst}" if measure.stage != "boxes" else "boxes",
+        message=(
+            f"{type_name(measure.dtype)}: {_WORDS[measure.stage]}: {amount}, rounding explains "
+            f"{measure.allowed:.1g}{measure.unit} ({measure.worst}{extra})"
+        ),
+    )
