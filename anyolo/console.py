@@ -78,12 +78,15 @@ class RichReporter:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=title or None, title_justify="left", header_style="bold")
+        cells = [[_cell(value) for value in row] for row in rows]
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            has_figures = number > 0 and all(_is_figure(row[number]) for row in cells)
+            table.add_column(column, justify="right" if has_figures else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
         self.console.print(table)
 
     @contextmanager
@@ -119,6 +122,10 @@ class _RichProgress:
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_figure(cell: str) -> bool:
+    return cell == "nan" or not any(character.isalpha() for character in cell)
 
 
 _CURRENT: ContextVar[Reporter] = ContextVar("anyolo_reporter", default=NullReporter())  # noqa: B039 (stateless)

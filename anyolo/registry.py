@@ -40,6 +40,10 @@ class Registry(Generic[T]):
         self._read_plugins()
         return tuple(self._table)
 
+    def spellings(self) -> tuple[str, ...]:
+        """Names and aliases."""
+        return (*self.names(), *self._aliases)
+
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
 
@@ -50,7 +54,7 @@ class Registry(Generic[T]):
         """The table's own spelling of ``name``; raises UnknownName with a suggestion."""
         found = self._find(name)
         if found is None:
-            raise UnknownName(self.kind, name, [*self.names(), *self._aliases])
+            raise UnknownName(self.kind, name, self.spellings())
         return found
 
     def get(self, name: str) -> T:

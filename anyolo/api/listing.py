@@ -184,7 +184,9 @@ def _rule(rule: Mapping[str, Any]) -> tuple[str, str]:
     shown = [name for name in names if not (name.endswith("_") and name[:-1] in names)]
     lines = [", ".join(shown) + (", also in place" if len(shown) < len(names) else "")]
     lines += [f"where {rule['when']}"] if rule["when"] else []
-    lines += [f'"{rule["message"]}"'] if rule["message"] else []
+    # in quotes what the backend itself says; results that are wrong come without a word
+    quote = "" if rule["severity"] == "broken" else '"'
+    lines += [f"{quote}{rule['message']}{quote}"] if rule["message"] else []
     return SEVERITY[rule["severity"]], "\n".join([*lines, f"{rule['confidence']}: {rule['source']}"])
 
 

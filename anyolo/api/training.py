@@ -21,6 +21,8 @@ from anyolo.train.start import TrainResult, train
 CHANGEABLE = {
     "epochs",
     "device",
+    "loss_device",
+    "strict",
     "workers",
     "patience",
     "time",

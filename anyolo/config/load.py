@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from anyolo.config.settings import HYP, Setting, canonical, rooms_of, settings_of, unknown
+from anyolo.config.spelling import Spelling
 from anyolo.errors import ConfigError
 from anyolo.types import JSONValue, PathLike
 
@@ -154,13 +155,16 @@ def _adapter(setting: Setting) -> Any:
 def _prepare(setting: Setting, value: Any) -> Any:
     """Words of the command line and near misses of Python, as values that pydantic judges."""
     members = setting.members
+    for extra in get_args(setting.annotation)[1:]:
+        if isinstance(extra, Spelling):
+            value = extra.read(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
         return _from_words(setting, value)
     if isinstance(value, int) and not isinstance(value, bool):
         if str in members and int not in members:
-            return str(value)  # device=0, source=0
+            return str(value)  # source=0
         if _has_list(setting) and int not in members:
             return [value]  # classes=0
     return value

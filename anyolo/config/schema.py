@@ -14,7 +14,10 @@ from typing import Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from anyolo.config.spelling import Spelling, device_words
+
 Share = Interval(ge=0, le=1)
+DeviceWords = Spelling(device_words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +30,13 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceConfig:
-    device: A[str, "cpu, cuda, cuda:1, 0, -1, mps, xpu, npu, mlu, dml, auto, emulate:directml, ..."] = "auto"
+    device: A[
+        str, DeviceWords, "cpu, cuda, cuda:1, 0, -1, mps, xpu, npu, mlu, dml, auto, emulate:directml, ..."
+    ] = "auto"
     amp: A[bool, "mixed precision where the device has it and it is measured faster and as accurate"] = True
     half: A[bool, "half precision inference where the device has it"] = False
     strict: A[bool, "an error instead of a notice where the device lacks what was asked for"] = False
+    loss_device: A[Literal["auto", "cpu"], "cpu: the training loss is computed on the host"] = "auto"
     threads: A[int, Ge(0), "CPU threads for torch; 0 leaves torch's choice"] = 0
 
 
@@ -155,17 +161,23 @@ class SaveConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
-    format: A[str, "torchscript, onnx, ..."] = "torchscript"
+    format: A[str, "torchscript, onnx, mlu270, ..."] = "torchscript"
     imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
     batch: A[int, Ge(1), "pictures per forward"] = 1
     dynamic: A[bool, "any batch and size at run time"] = False
     simplify: A[bool, "simplify the graph"] = True
-    opset: A[int | None, Ge(12), "ONNX operator set"] = None
+    opset: A[int | None, Ge(13), "ONNX operator set"] = None
     nms: A[bool, "final boxes inside the graph; False gives the decoded maps"] = True
     conf: A[float, Share, "lowest score kept by the graph"] = 0.25
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
     max_det: A[int, Ge(1), "rows of the result"] = 300
     agnostic_nms: A[bool, "boxes of different classes suppress each other"] = False
+    activation: A[
+        Literal["", "relu", "leaky_relu", "hardswish"],
+        "replace SiLU by this: other results, train on with it",
+    ] = ""
+    int8: A[bool, "integer scales from pictures, and what they cost, where the format has them"] = False
+    calibrate: A[str, "pictures to find the scales with; those of source= if not given"] = ""
     output: A[str, "where to write; beside the weights if not given"] = ""
     source: A[str, "pictures to verify with; the data set's or drawn ones if not given"] = ""
     verify: A[bool, "reopen the artefact in its runtime and compare boxes"] = True
@@ -230,7 +242,7 @@ class InfoVerb:
 class DevicesVerb:
     """List the devices of this machine, what each can do, and what is missing for those that are not here."""
 
-    device: A[str, "only this backend; its operator facts and rules are listed too"] = ""
+    device: A[str, DeviceWords, "only this backend; its operator facts and rules are listed too"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,38 +31,40 @@ class Accelerator(Device):
             module = cls.module()
             if module is None:
                 return f"this torch ({torch.__version__}) has no {cls.profile.torch_type} backend"
-            return None if module.is_available() else f"torch sees no {cls.profile.name} device or driver"
+            return None if module.is_available() else f"torch sees no {cls.profile.name} device, or no driver"
         except Exception as error:  # whatever a plug-in throws at import is the reason it is not here
-            return f"{plugin or cls.profile.torch_type} failed: {type(error).__name__}: {error}"
+            first = str(error).strip().partition("\n")[0]
+            return f"{plugin or cls.profile.torch_type} fails here: {type(error).__name__}: {first}"
 
     @classmethod
     def count(cls) -> int:
         return int(cls.module().device_count())
 
-    def describe(self) -> str:
-        return f"{self.profile.name}:{self.index} ({self.module().get_device_name(self.index)})"
+    def hardware(self) -> str:
+        return str(self._call("get_device_name", self.index) or "")
 
     def synchronize(self) -> None:
-        self.module().synchronize(self.index)
+        self._call("synchronize", self.index)
 
     def memory(self) -> Memory | None:
-        module = self.module()
-        if hasattr(module, "mem_get_info"):
-            free, total = module.mem_get_info(self.index)
-            return Memory(total - free, total)
-        return None
+        found = self._call("mem_get_info", self.index)
+        return Memory(*found) if found else None
 
     def empty_cache(self) -> None:
-        self.module().empty_cache()
+        self._call("empty_cache")
 
     def seed(self, seed: int) -> None:
         super().seed(seed)
-        self.module().manual_seed_all(seed)
+        self._call("manual_seed_all", seed)
 
     def rng_state(self) -> Tensor | None:
-        state: Tensor = self.module().get_rng_state(self.index)
+        state: Tensor | None = self._call("get_rng_state", self.index)
         return state
 
     def set_rng_state(self, state: Tensor | None) -> None:
         if state is not None:
-            self.module().set_rng_state(state, self.index)
+            self._call("set_rng_state", state, self.index)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        function = getattr(self.module(), name, None)
+        return function(*arguments) if function is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +14,8 @@ from anyolo.devices.base import Device, DeviceProfile
 from anyolo.devices.probe import ask
 
 _PLUGIN = "torch_directml"
+_TORCH = "2.4.1"
+_NEWEST_PYTHON = (3, 12)
 
 
 class DirectML(Device):
@@ -21,8 +25,8 @@ class DirectML(Device):
         name="directml",
         torch_type="privateuseone",
         plugin=_PLUGIN,
-        install="pip install torch-directml==0.2.5.dev240914 (brings torch 2.4.1; Python 3.8 to 3.12; Windows "
-        "or WSL 2 with a DirectX 12 card)",
+        install=f'pip install torch-directml==0.2.5.dev240914 "numpy<2" (brings torch {_TORCH}; Python 3.8 '
+        "to 3.12), on Windows or WSL 2 with a DirectX 12 card",
         float64=False,
         limits=(
             ("amp", "torch-directml has no kernels for autocast"),
@@ -34,13 +38,12 @@ class DirectML(Device):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        if find_spec(_PLUGIN) is None:
-            return f"the package {_PLUGIN} is not installed"
-        # without a card, torch-directml 0.2.5 does not answer False: it ends the process
-        answer = ask(f"import {_PLUGIN} as d; print(d.is_available() and d.device_count())")
-        if answer.crashed:
-            return f"{_PLUGIN} is installed and crashes here ({answer.problem}): no DirectX 12 card or driver"
-        return None if answer.text.isdigit() and int(answer.text) else "torch_directml finds no DirectX 12 card"
+        if find_spec(_PLUGIN) is not None:
+            return _problem()
+        reason = f"the package {_PLUGIN} is not installed"
+        if sys.version_info[:2] > _NEWEST_PYTHON:
+            return f"{reason}, nor is there one for Python {sys.version_info[0]}.{sys.version_info[1]}"
+        return reason
 
     @classmethod
     def count(cls) -> int:
@@ -51,12 +54,27 @@ class DirectML(Device):
         device: torch.device = _plugin().device(self.index)
         return device
 
-    def describe(self) -> str:
-        return f"directml:{self.index} ({_plugin().device_name(self.index).strip(chr(0))})"
+    def hardware(self) -> str:
+        return str(_plugin().device_name(self.index)).strip("\0 ")
 
     def synchronize(self) -> None:
         # there is no call for it: reading a number back waits for all that was queued
         torch.zeros(1, device=self.torch_device).cpu()
+
+
+@cache
+def _problem() -> str | None:
+    """Asked in a process of its own: without a card, torch-directml 0.2.5 crashes instead of saying so."""
+    answer = ask(f"import {_PLUGIN} as d; print(int(d.is_available() and d.device_count()))")
+    if not answer.problem:
+        return None if answer.text != "0" else f"{_PLUGIN} finds no DirectX 12 card"
+    ours = torch.__version__.partition("+")[0]
+    if ours != _TORCH:
+        return f"{_PLUGIN} is made for torch {_TORCH}, here is {ours} ({answer.problem})"
+    how = "crashes" if answer.crashed else "fails"
+    return (
+        f"{_PLUGIN} is installed and {how} here ({answer.problem}): no DirectX 12 card, or no driver of one"
+    )
 
 
 def _plugin() -> Any:

@@ -146,6 +146,9 @@ def _copied(value: Any) -> Any:
     return copy.set_(storage, value.storage_offset(), value.size(), value.stride())
 
 
+_NOT_COMPILED = "an emulated backend judges operators one by one, and compiled code has none"
+
+
 class EmulatedDevice(Device):
     """The CPU under another backend's rules and with that backend's abilities."""
 
@@ -159,8 +162,14 @@ class EmulatedDevice(Device):
                 f"nothing is known of {backend.profile.name}'s operators, so it cannot be emulated"
             )
         self.backend = backend
+        own = backend.profile
         self.profile = replace(
-            backend.profile, name=f"emulate:{backend.profile.name}", pin_memory=False, fused=False
+            own,
+            name=f"emulate:{own.name}",
+            pin_memory=False,
+            fused=False,
+            compile=False,
+            limits=own.limits if not own.compile else (*own.limits, ("compile", _NOT_COMPILED)),
         )
         self.emulation = Emulation(table, strict=strict, record=record, locate=record)
 
@@ -176,6 +185,14 @@ class EmulatedDevice(Device):
         self.emulation.phase = phase
         with self.emulation:
             yield
+
+    @contextmanager
+    def host(self) -> Iterator[None]:
+        before, self.emulation.phase = self.emulation.phase, HOST
+        try:
+            yield
+        finally:
+            self.emulation.phase = before
 
     def lacks(self, operator: str) -> bool:
         return self.emulation.table.lacks(operator)

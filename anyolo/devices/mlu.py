@@ -13,12 +13,13 @@ class MLU(Accelerator):
         name="mlu",
         torch_type="mlu",
         plugin="torch_mlu",
-        install="torch_mlu from Cambricon's SDK or container (it is not on PyPI), for torch 2.1 to 2.4",
+        install="the wheel torch_mlu-...+torch2.4 (or 2.1, 2.3) from Cambricon's SDK or container, as it is "
+        "not on PyPI, with that torch and Cambricon's driver",
         autocast_dtypes=(torch.float16, torch.bfloat16),
         grad_scaler=True,
         # its kernels compute float64 as float32 without saying so
         float64=False,
         dist_backend="cncl",
-        limits=(("compile", "torch_mlu's inductor backend is not used here"),),
+        limits=(("compile", "torch_mlu's compiler is not used here"),),
         sources=("https://github.com/Cambricon/torch_mlu",),
     )

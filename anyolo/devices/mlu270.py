@@ -9,12 +9,19 @@ class MLU270(Device):
     profile = DeviceProfile(
         name="mlu270",
         torch_type="mlu",
-        install="write the network for it with: anyolo export format=mlu270 (its PyTorch 1.3 cannot run anyolo)",
+        install="Cambricon's own PyTorch 1.3, which cannot run anyolo: write the network for it with anyolo "
+        "export format=mlu270, or try device=emulate:mlu270",
         float64=False,
         trains=False,
-        limits=(("amp", "the MLU270 runs quantised graphs only"),),
+        limits=(
+            ("train", "the MLU270 runs finished graphs only"),
+            ("amp", "the MLU270 runs quantised graphs only"),
+            ("half", "the MLU270 runs quantised graphs only"),
+            ("compile", "the MLU270 runs finished graphs only"),
+        ),
+        sources=("https://github.com/CambriconECO/Pytorch_Yolov5_Inference",),
     )
 
     @classmethod
     def unavailable(cls) -> str | None:
-        return "the MLU270 runs in Cambricon's PyTorch 1.3 only, which anyolo does not; device=emulate:mlu270 works"
+        return "the MLU270 runs in Cambricon's PyTorch 1.3 only"

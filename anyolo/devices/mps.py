@@ -8,34 +8,48 @@ from torch import Tensor
 from anyolo.devices.base import Device, DeviceProfile, Memory
 
 
+def _autocast_dtypes() -> tuple[torch.dtype, ...]:
+    """torch has mixed precision for Metal since 2.5."""
+    return (torch.float16, torch.bfloat16) if torch.amp.is_autocast_available("mps") else ()
+
+
 class MPS(Device):
     profile = DeviceProfile(
         name="mps",
         torch_type="mps",
-        install="PyTorch for macOS on Apple silicon (macOS 13 or newer): pip install torch",
-        autocast_dtypes=(torch.float16, torch.bfloat16),
+        install="pip install torch on a Mac with Apple silicon (macOS 13 or newer)",
+        autocast_dtypes=_autocast_dtypes(),
         float64=False,
+        limits=(
+            ("amp", "torch before 2.5 has no mixed precision for Metal"),
+            ("half", "torch before 2.5 has no mixed precision for Metal"),
+            ("compile", "torch.compile for Metal is a prototype, which is not used here"),
+        ),
         sources=("https://docs.pytorch.org/docs/stable/notes/mps.html",),
     )
 
     @classmethod
     def unavailable(cls) -> str | None:
         if not torch.backends.mps.is_built():
-            return f"this torch ({torch.__version__}) is built without Metal; it exists for macOS only"
+            return f"this torch ({torch.__version__}) is built without Metal, which is for macOS only"
         if not torch.backends.mps.is_available():
-            return "Metal is not available (it needs macOS 13 and Apple silicon or an AMD card)"
+            return "Metal is not available: it needs macOS 13 and Apple silicon"
         return None
 
     @property
     def torch_device(self) -> torch.device:
         return torch.device("mps")
 
+    def hardware(self) -> str:
+        name = getattr(torch.backends.mps, "get_name", None)  # torch 2.8 and newer
+        return str(name()) if name else ""
+
     def synchronize(self) -> None:
         torch.mps.synchronize()
 
     def memory(self) -> Memory | None:
-        used, limit = torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory()
-        return Memory(used, limit)
+        limit = torch.mps.recommended_max_memory()
+        return Memory(limit - torch.mps.driver_allocated_memory(), limit)
 
     def empty_cache(self) -> None:
         torch.mps.empty_cache()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from anyolo.errors import ConfigError
 
 EMULATE = "emulate"
 IDLEST = -1
+
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 class DeviceName(NamedTuple):
@@ -23,39 +26,43 @@ class DeviceName(NamedTuple):
 def parse(text: str) -> DeviceName:
     """``cpu``, ``cuda:1``, ``0``, ``0,1``, ``cuda:0,1``, ``npu:0,npu:1``, ``-1``, ``auto``, ``emulate:NAME``.
 
-    Raises ConfigError for numbers that make no sense; whether the backend exists is not asked here.
+    Raises ConfigError for what makes no sense; whether the backend exists is not asked here.
     """
-    plain = text.strip().lower()
+    plain = text.strip().strip("[]()").strip().lower()
     head, _, rest = plain.partition(":")
     if head == EMULATE:
-        return DeviceName(rest, (), True)
-    if plain in {"", "auto"}:
+        return DeviceName(rest.strip(), (), True)
+    if plain in {"", "auto", "none"}:
         return DeviceName("")
-    if plain == str(IDLEST):
-        return DeviceName("", (IDLEST,))
-    backend, indices = "", []
-    for part in (part.strip() for part in plain.split(",") if part.strip()):
-        name, colon, number = part.partition(":")
-        if not colon and name.lstrip("-").isdigit():
-            name, number = backend, name
-        if backend and name != backend:
-            raise ConfigError(
-                f"{text!r} mixes {backend} and {name}", where="device", hint="Name devices of one backend."
-            )
+    backend = ""
+    indices: list[int] = []
+    parts = [part.strip() for part in plain.split(",")]
+    for part in parts:
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        if _NUMBER.fullmatch(part):  # 0,1 or the 1 of cuda:0,1
+            name, number = backend, part
+        elif backend and name != backend:
+            raise _nonsense(text, f"mixes {backend} and {name}", "Name devices of one backend.")
+        elif indices and not backend:
+            raise _nonsense(text, "names a backend behind a number", f"Put it first: device={name}:0,1.")
         backend = name
-        if number:
+        if colon or number or len(parts) > 1:
             indices.append(_index(number, text))
     if len(set(indices)) != len(indices):
-        raise ConfigError(f"{text!r} names a device twice", where="device")
+        raise _nonsense(text, "names a device twice", "Name each once.")
+    if IDLEST in indices and len(indices) > 1:
+        raise _nonsense(text, f"holds {IDLEST}, the idlest device", "It stands alone: device=-1.")
     return DeviceName(backend, tuple(indices))
 
 
 def _index(number: str, text: str) -> int:
-    if number.isdigit() or number == str(IDLEST):
+    if _NUMBER.fullmatch(number) and int(number) >= IDLEST:
         return int(number)
-    raise ConfigError(
-        f"{number!r} in {text!r} is no device number", where="device", hint="For example device=cuda:1."
-    )
+    raise _nonsense(text, f"has {number!r} for a device's number", "For example device=cuda:1 or device=0,1.")
+
+
+def _nonsense(text: str, problem: str, hint: str) -> ConfigError:
+    return ConfigError(f"{text!r} {problem}", where="device", hint=hint)
 
 
 def shares(batch: int, devices: int) -> int:

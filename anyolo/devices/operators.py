@@ -343,5 +343,5 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "scatter_shape": lambda _: "index and tensor differ beside dim, or anywhere if dim is negative",
     "repeats_index": lambda _: "an index is repeated",
     "writes_part": lambda _: "it writes to a part of a tensor",
-    "inference_mode": lambda _: "torch.inference_mode",
+    "inference_mode": lambda _: "torch.inference_mode is on",
 }

@@ -11,31 +11,40 @@ TIMEOUT_S = 60.0
 
 
 class Answer(NamedTuple):
-    """``text`` is what was printed; ``problem`` says how a process that ``crashed`` ended."""
+    """``text`` is what was printed. ``problem`` says how the process ended, "" where it ended well;
+    ``crashed`` that it was not by an error of Python's.
+    """
 
     text: str
-    crashed: bool = False
     problem: str = ""
+    crashed: bool = False
 
 
-def ask(code: str) -> Answer:
-    """Run ``code`` with this Python; what it prints is the answer."""
+def ask(code: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
+    """Run ``code`` with this Python and its environment; what it prints is the answer."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return Answer("", crashed=True, problem=f"no answer within {TIMEOUT_S:.0f} s")
+        return Answer("", f"no answer within {timeout_s:g} s", crashed=True)
     if done.returncode == 0:
         return Answer(done.stdout.strip())
-    return Answer("", crashed=True, problem=_ending(done.returncode, done.stderr))
+    return _ending(done.returncode, done.stderr)
 
 
-def _ending(code: int, stderr: str) -> str:
+def _ending(code: int, stderr: str) -> Answer:
     if code < 0:
         try:
-            return signal.Signals(-code).name
+            return Answer("", signal.Signals(-code).name, crashed=True)
         except ValueError:
-            return f"signal {-code}"
-    lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {code}"
+            return Answer("", f"signal {-code}", crashed=True)
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    # Python ends with 1 after an error it could tell of; Windows gives a crash a large number
+    return Answer("", lines[-1] if lines and code == 1 else f"exit code {code:#x}", crashed=code != 1)

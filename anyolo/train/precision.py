@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from anyolo.devices import Device
-from anyolo.errors import DeviceError
 from anyolo.structures import Batch, Preprocess, Targets
 from anyolo.train.step import Criterion
 
@@ -39,23 +38,22 @@ def choose_precision(
     preprocess: Preprocess,
     *,
     amp: bool,
+    is_asked_for: bool,
     strict: bool,
 ) -> Precision:
     """Try a few passes in float32 and in the device's mixed types on copies of ``model``; the fastest that
     agrees.
 
     "Agrees" is a loss within 2% and a gradient that points the same way (cosine above 0.8).
-    Raises DeviceError with ``strict`` when amp was asked for and the device has no type for it.
+    A device without such a type gives a notice where the user typed ``amp`` himself (``is_asked_for``), and
+    with ``strict`` DeviceError.
     """
     if not amp:
         return Precision(torch.float32, "float32, because amp=False")
     if not device.profile.autocast_dtypes:
-        reason = f"float32: {device.profile.name} has no units for half precision here"
-        if strict:
-            raise DeviceError(
-                f"amp=True, but {reason}", hint="Use amp=False, or strict=False for a notice instead."
-            )
-        return Precision(torch.float32, reason)
+        if is_asked_for:
+            device.decline("amp", "float32 is used", strict=strict)
+        return Precision(torch.float32, f"float32: {device.profile.limit('amp')}")
     few = Batch(
         batch.images[:PROBE_IMAGES],
         Targets(batch.targets.labels[:PROBE_IMAGES], batch.targets.mask[:PROBE_IMAGES]),

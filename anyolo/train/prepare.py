@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyolo import console
 from anyolo.config.schema import TrainVerb
 from anyolo.data import AnnotationIndex, DetectionDataset, make_loader, open_data
 from anyolo.data.loader import Loader
 from anyolo.devices import Device, open_device
-from anyolo.errors import TrainingError
+from anyolo.errors import DeviceError, TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector, build
 from anyolo.ops.letterbox import input_size
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
+from anyolo.train.host_loss import HostLoss
 from anyolo.train.optim import build_optimizer, resolve_optimizer
 from anyolo.train.precision import Precision, choose_precision
 from anyolo.train.run import Run
@@ -52,10 +54,18 @@ def settle(
     explicit: frozenset[str],
     make_folder: Callable[[], RunFolder],
 ) -> Job:
-    """Open device and data; the folder is made once all of that is found good, so that a slip leaves none."""
-    device = open_device(
-        config.device.device, threads=config.device.threads, strict=config.device.strict
-    )
+    """Open device and data; the folder is made once all of that is found good, so that a slip leaves none.
+
+    Raises DeviceError for a device that only runs finished graphs.
+    """
+    wishes = config.device
+    device = open_device(wishes.device, threads=wishes.threads, strict=wishes.strict, batch=config.data.batch)
+    if not device.profile.trains:
+        raise DeviceError(
+            f"{device.profile.name} does not train: {device.profile.limit('train')}",
+            where="device",
+            hint="Train on another device; predict, val and export take this one.",
+        )
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
     size_hw = input_size(config.data.imgsz, spec.preprocess.stride)
@@ -170,8 +180,10 @@ def assemble(
         epochs=config.schedule.epochs,
         nc=model.nc,
     )
-    criterion = device.to(job.spec.criterion(model, config.loss))
+    criterion = _criterion(job, model)
     precision = _precision(job, model, criterion, loader, resume)
+    if config.schedule.compile:
+        _compile(job, model)
     step = StepConfig(
         preprocess=job.spec.preprocess,
         dtype=precision.dtype,
@@ -216,13 +228,34 @@ def _open(config: TrainVerb, split: str) -> AnnotationIndex:
     return open_data(data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=share)
 
 
+def _criterion(job: Job, model: Detector) -> nn.Module:
+    """On the device; with ``loss_device=cpu`` on the host, with a head of its own there."""
+    config, device = job.config, job.device
+    if config.device.loss_device == "auto":
+        return device.to(job.spec.criterion(model, config.loss))
+    on_host = copy.deepcopy(model).to(torch.device("cpu"))
+    return HostLoss(job.spec.criterion(on_host, config.loss), device)
+
+
+def _compile(job: Job, model: Detector) -> None:
+    if job.device.profile.compile:
+        console.current().line("compile=True: the first batch of every size waits for the compiler")
+        job.device.compile(model)
+    else:
+        job.device.decline("compile", "the model runs as it is", strict=job.config.device.strict)
+
+
 def _precision(
     job: Job, model: Detector, criterion: Criterion, loader: Loader, resume: Mapping[str, Any] | None
 ) -> Precision:
     """Chosen by timing once, kept by every resume: another number type would be another run."""
     if resume is not None:
         torch.set_num_threads(resume["choices"]["threads"])
-        return Precision(getattr(torch, resume["choices"]["dtype"]), resume["choices"]["precision"])
+        kept = Precision(getattr(torch, resume["choices"]["dtype"]), resume["choices"]["precision"])
+        if kept.dtype in {torch.float32, *job.device.profile.autocast_dtypes}:
+            return kept
+        job.device.decline("amp", "the run goes on in float32", strict=job.config.device.strict)
+        return Precision(torch.float32, f"float32: {job.device.profile.limit('amp')}")
     return choose_precision(
         model,
         criterion,
@@ -230,6 +263,7 @@ def _precision(
         job.device,
         job.spec.preprocess,
         amp=job.config.device.amp,
+        is_asked_for="amp" in job.explicit,
         strict=job.config.device.strict,
     )
 
