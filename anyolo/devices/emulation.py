@@ -60,6 +60,11 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: Counter[Call] = Counter()
         self._within: list[str] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Otherwise the first call imports torch's compiler, which takes six seconds."""
+        return False
+
     def count(self, verdict: Verdict) -> int:
         """Calls with this verdict so far."""
         return sum(number for call, number in self.calls.items() if call.verdict == verdict)
