@@ -18,7 +18,7 @@ from torch import Tensor
 from anyolo.audit.boxes import Matched, confidence, match
 from anyolo.audit.compare_operators import Announce
 from anyolo.audit.findings import Finding
-from anyolo.audit.host import Host, other_thread_count
+from anyolo.audit.host import Host, one_thread
 from anyolo.audit.listening import first_lines, listening, texts
 from anyolo.audit.network_runs import (
     Seen,
@@ -130,7 +130,7 @@ class NetworkComparison:
         """What the CPU makes of it in the same number type; None where it cannot."""
         if dtype == torch.float32 and self.rounds_products:
             dtype = torch.bfloat16
-        with other_thread_count(self._is_cpu), listening():
+        with one_thread(self._is_cpu), listening():
             try:
                 return run(Way(self.host, dtype))
             except (RuntimeError, NotImplementedError):

@@ -92,6 +92,8 @@ def compare_operators(
 
 def _judge(case: Case, device: Device, dtype: torch.dtype) -> Outcome:
     inputs = _rounded(case.make(Draw()), dtype)
+    if not device.profile.trains:
+        case = replace(case, has_gradient=False)
     truth = _run(case, tuple(x.double() if x.is_floating_point() else x for x in inputs), Host())
     with listening() as own_words:
         host = _run(case, tuple(_single(x) for x in inputs), Host())
@@ -152,16 +154,15 @@ def _rank(outcome: Outcome) -> tuple[int, float]:
 def _run(case: Case, inputs: tuple[Tensor, ...], device: Device, dtype: torch.dtype | None = None) -> Results:
     """Results and gradients, on the host. The gradient is of a fixed random weighting of the results."""
     moved = tuple(device.to(x) for x in inputs)
-    has_gradient = case.has_gradient and device.profile.trains
-    if has_gradient:
+    if case.has_gradient:
         moved = tuple(x.detach().requires_grad_() if x.is_floating_point() else x for x in moved)
-    with torch.set_grad_enabled(has_gradient), device.region(PHASES[case.part]), device.autocast(dtype):
+    with torch.set_grad_enabled(case.has_gradient), device.region(PHASES[case.part]), device.autocast(dtype):
         given = case.run(*moved)
     outputs = (given,) if isinstance(given, Tensor) else tuple(given)
     results = [(f"result {number}" if number else "result", x) for number, x in enumerate(outputs)]
     found = [(label, x.detach().cpu()) for label, x in results]
     ends = [x for x in outputs if x.requires_grad]
-    if not has_gradient or not ends:
+    if not ends:
         return found
     weights = [device.to(Draw(1).normal(*x.shape).to(x.dtype)) for x in ends]
     starts = [x for x in moved if x.requires_grad]
@@ -227,7 +228,7 @@ def operator_findings(outcomes: Iterable[Outcome]) -> list[Finding]:
 
 
 def _sentence(members: list[Outcome], tests: int) -> str:
-    worst = max(members, key=lambda outcome: outcome.error)
+    worst = max(members, key=lambda outcome: (outcome.case.is_used, outcome.error))
     types = ", ".join(dict.fromkeys(type_name(outcome.dtype) for outcome in members))
     place = f"{worst.case.form}: " if worst.case.form else ""
     share = f"in {len(members)} of {tests} tests ({types})"
@@ -243,7 +244,8 @@ def _sentence(members: list[Outcome], tests: int) -> str:
             "accelerators and enough for training; the backend has a switch for full float32."
         )
     known = f" On record: {worst.foreseen}." if worst.foreseen else ""
-    seen = f" Seen before: {worst.case.seen}." if worst.case.seen else ""
+    places = ", ".join(dict.fromkeys(o.case.seen for o in members if o.case.seen))
+    seen = f" Seen before: {places}." if places else ""
     return f"{worst.verdict} {share}, off by {amount}; {place}{worst.detail}.{known}{seen}{use}"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,11 +20,12 @@ from anyolo.audit.compare_operators import (
     operator_findings,
 )
 from anyolo.audit.findings import Finding, by_severity
-from anyolo.audit.host import Host, other_thread_count
+from anyolo.audit.host import Host, one_thread
 from anyolo.audit.machine import describe_machine, look_at_machine, machine_findings, size, versions
 from anyolo.audit.numerics import type_name
 from anyolo.audit.speed import JOBS, Timing, measure_speed
 from anyolo.devices import Device, open_device
+from anyolo.devices.base import Phase
 
 SLOWED = 1.3
 """Several threads that take this many times as long as one stand in each other's way."""
@@ -146,9 +147,8 @@ def _examine_machine(diagnosis: Diagnosis, device: Device, runs: Path) -> None:
 def _examine_speed(diagnosis: Diagnosis, device: Device, announce: Announce) -> None:
     is_processor = _is_processor(device)
     threads = torch.get_num_threads()
-    with other_thread_count(is_processor):
-        diagnosis.rival = _threads(torch.get_num_threads()) if is_processor else "the CPU"
-    host = _Counted() if is_processor else Host()
+    diagnosis.rival = "1 thread" if is_processor else "the CPU"
+    host = _SingleThreaded() if is_processor else Host()
     diagnosis.timings = list(measure_speed(device, host, announce))
     heavy = [t for t in diagnosis.timings if t.name in {"conv2d 3x3", "matmul 512"} and t.ratio is not None]
     if is_processor and threads > 1 and heavy and all(t.ratio > SLOWED for t in heavy if t.ratio):
@@ -161,15 +161,11 @@ def _examine_speed(diagnosis: Diagnosis, device: Device, announce: Announce) -> 
         )
 
 
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+class _SingleThreaded(Host):
+    """The plain CPU with one thread while it works."""
 
-
-class _Counted(Host):
-    """The plain CPU with another number of threads while it works."""
-
-    def region(self, phase: str) -> Callable[..., object]:  # type: ignore[override]
-        return other_thread_count(True)  # type: ignore[return-value]
+    def region(self, phase: Phase) -> AbstractContextManager[None]:
+        return one_thread()
 
 
 @contextmanager

@@ -24,11 +24,11 @@ class Host(Device):
 
 
 @contextmanager
-def other_thread_count(is_wanted: bool) -> Iterator[None]:
-    """Torch with one thread inside (two where it has one now), so that sums add up in another order."""
+def one_thread(is_wanted: bool = True) -> Iterator[None]:
+    """Torch with one thread inside, so that sums add up in another order than with several."""
     threads = torch.get_num_threads()
     if is_wanted:
-        torch.set_num_threads(1 if threads > 1 else min(2, os.cpu_count() or 1))
+        torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -151,9 +151,10 @@ def step(model: Detector, spec: FamilySpec, preprocess: Preprocess, batch: Batch
     gradients: dict[str, Tensor] = {}
 
     def keep(*_: Any) -> None:
-        fresh = {name: _home(x.grad) for name, x in own.named_parameters() if x.grad is not None}
-        if attempt == ATTEMPTS or all(bool(x.isfinite().all()) for x in fresh.values()):
-            gradients.update(fresh)
+        with device.host():
+            fresh = {name: _home(x.grad) for name, x in own.named_parameters() if x.grad is not None}
+            if attempt == ATTEMPTS or all(bool(x.isfinite().all()) for x in fresh.values()):
+                gradients.update(fresh)
 
     handle = optimizer.register_step_pre_hook(keep)
     scaler = device.scaler(way.autocast)

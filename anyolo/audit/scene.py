@@ -18,7 +18,7 @@ from anyolo.types import SizeHW
 SMALLEST_DRAWING = 160
 
 
-def draw_batch(preprocess: Preprocess, size_hw: SizeHW, *, classes: int, pictures: int = 4) -> Batch:
+def draw_batch(preprocess: Preprocess, size_hw: SizeHW, *, classes: int, pictures: int = 3) -> Batch:
     """The same pictures every time. The last one is a picture without any box."""
     images, boxes, records = [], [], []
     side = max(SMALLEST_DRAWING, *size_hw)

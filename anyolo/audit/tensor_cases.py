@@ -102,9 +102,15 @@ def _pointwise() -> Iterator[Case]:
         ("sign", "", _rows, torch.sign),
         ("compare, to float", "", two, lambda a, b: (a > b).float() * (a < 1).float() + (a >= b).float()),
         ("equal, to float", "class numbers", lambda d: (d.whole(0, 5, 3, 6).float(),), _one_hot),
-        ("add_, mul_ in place", "", two, lambda a, b: a.clone().mul_(b).add_(a, alpha=0.3).clamp_(max=1)),
+        ("add_, mul_, sub_, div_ in place", "", two, _in_place),
+        ("number minus tensor", "", two, lambda a, b: (1 - a, 3.5 - b)),
         has_gradient=False,
     )
+
+
+def _in_place(a: Tensor, b: Tensor) -> Tensor:
+    changed = a.clone().mul_(b).add_(a, alpha=0.3).clamp_(max=1).sub_(b).div_(b.abs() + 1)
+    return changed.add_(b.clone().sign_()).add_(a.sigmoid().pow_(0.5))
 
 
 def _one_hot(numbers: Tensor) -> Tensor:
@@ -120,20 +126,23 @@ def _reductions() -> Iterator[Case]:
         ("sum", "over everything, an axis, two axes", cube, lambda x: (x.sum(), x.sum(1), x.sum((0, 2)))),
         ("sum", "of a strided view", cube, lambda x: (x[:, ::2].sum(1), x.transpose(0, 2)[1:].sum((0, 1)))),
         ("mean", "", cube, lambda x: (x.mean(), x.mean(-1))),
-        ("amax", "", cube, lambda x: (x.amax(1), x.amax(2, keepdim=True))),
-        ("amax", "of a strided view", cube, lambda x: x.transpose(1, 2)[:, ::2].amax(1)),
-        ("stack, unbind", "", cube, lambda x: torch.stack(torch.unbind(x, 1), 0)),
+        ("stack, unbind, split", "", cube, lambda x: (torch.stack(torch.unbind(x, 1), 0), *torch.split(x, 4, 1))),
         ("pad", "by a row", cube, lambda x: F.pad(x, (0, 0, 0, 1))),
         ("expand", "", cube, lambda x: x[:, :1].expand(-1, 4, -1) * 2),
     )
     yield from group(
         "loss",
+        ("amax", "", cube, lambda x: (x.amax(1), x.amax(2, keepdim=True))),
+        ("amax", "of a strided view", cube, lambda x: x.transpose(1, 2)[:, ::2].amax(1)),
         ("cumsum", "", cube, lambda x: x.cumsum(1)),
         ("cumsum", "last axis", cube, lambda x: x.cumsum(-1), f"{_PYTORCH}92329"),
         ("cumsum", "of 0 and 1", lambda d: (d.flags(3, 400).float(),), lambda x: x.cumsum(1)),
+        has_gradient=False,
     )
     yield from group(
         "other",
+        ("amax", "and back", cube, lambda x: x.amax(1)),
+        ("cumsum", "and back", cube, lambda x: x.cumsum(1)),
         ("cumsum", "of a strided view", cube, lambda x: x.transpose(0, 1)[1::2].cumsum(0)),
         ("max over an axis", "", cube, lambda x: x.max(1).values),
         ("min over an axis", "of a transposed view", cube, lambda x: x.transpose(1, 2).min(2).values),
@@ -175,14 +184,14 @@ def _choosing() -> Iterator[Case]:
 
     yield from group(
         "loss",
-        ("gather, index_select", "", with_index, _gathered),
-        ("gather", "of a transposed view", with_index, lambda x, i: x.t()[:4].gather(1, i)),
         ("where", "", with_index, lambda x, i: torch.where(x > 0.2, x * 2, x - 1)),
         ("where", "with a number", _rows, lambda x: torch.where(x > 0, x, 0.5)),
         ("masked_fill", "", _rows, lambda x: x.masked_fill(x > 0.3, 0.0)),
     )
     yield from group(
         "loss",
+        ("gather, index_select", "", with_index, _gathered),
+        ("gather", "of a transposed view", with_index, lambda x, i: x.t()[:4].gather(1, i)),
         ("topk", "", _rows, _top),
         ("topk", "10 of 400", lambda d: (d.normal(3, 400),), lambda x: _top(x, 10)),
         ("topk", "20 of 400 with ties", lambda d: (d.ties(3, 400),), lambda x: _top(x, 20)),
@@ -195,7 +204,7 @@ def _choosing() -> Iterator[Case]:
         ("sort", "", _rows, _sorted),
         ("sort", "with ties", lambda d: (d.ties(3, 50),), _sorted),
         ("sort", "of a transposed view", _rows, lambda x: _sorted(x.t()), f"{_PYTORCH}175187"),
-        ("argsort", "stable", lambda d: (d.ties(3, 50),), lambda x: x.argsort(-1, stable=True)),
+        ("argsort", "stable", lambda d: (d.ties(3, 50),), lambda x: x.argsort(stable=True, dim=-1)),
         has_gradient=False,
     )
 
@@ -313,6 +322,8 @@ def _indexing() -> Iterator[Case]:
         "other",
         ("scatter", "part of the columns", with_index, lambda x, i, s: x.scatter(1, _distinct(i), s), f"{_DIRECTML}420"),
         ("scatter", "negative axis", with_index, lambda x, i, s: x.scatter(-1, _distinct(i), s), f"{_DIRECTML}420"),
+        ("gather", "and back", with_index, lambda x, i, s: x.gather(1, i)),
+        ("index_select", "and back", with_index, lambda x, i, s: x.index_select(1, i[0])),
         ("scatter_add", "repeated places", with_index, lambda x, i, s: x.scatter_add(1, i, s)),
         ("index_add", "repeated places", with_index, lambda x, i, s: x.index_add(0, i[0] % 4, x[[0, 1, 2, 3, 0, 1]])),
         ("index", "rows by a list", with_index, lambda x, i, s: x[i[:, 0] % 4] * 2),

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,8 +75,10 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         phase = self.phase or phase_of_call()
-        if phase == HOST or func.namespace == "profiler":
+        if phase == HOST or not _is_about_tensors(func):
             return func(*args, **kwargs)
+        if self._within:
+            args = _with_tensors(func, args)
         refused = self.table.judge_dtypes(tree_leaves((args, kwargs)))
         judgement = refused or self.table.judge(func, args, kwargs)
         if judgement is None:
@@ -117,6 +120,28 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise DeviceError(judgement.message, where=where, hint="strict=True forbids falling back.")
         if self.calls[call] == 1:
             warnings.warn(f"{judgement.message} ({where})", stacklevel=2)
+
+
+@cache
+def _is_about_tensors(func: OpOverload) -> bool:
+    """Not so: marks for profilers, questions for versions."""
+    return "Tensor" in str(func._schema)
+
+
+def _with_tensors(func: OpOverload, args: Sequence[Any]) -> Sequence[Any]:
+    """Numbers as tensors where ``func`` takes tensors: C++ wraps them (``x % 4`` calls remainder.Tensor), and
+    torch unwraps them on their way here.
+    """
+    return [
+        torch.tensor(value) if type(value) in {bool, int, float} and place in _tensor_places(func) else value
+        for place, value in enumerate(args)
+    ]
+
+
+@cache
+def _tensor_places(func: OpOverload) -> frozenset[int]:
+    arguments = enumerate(func._schema.arguments)
+    return frozenset(place for place, argument in arguments if str(argument.type) in {"Tensor", "Optional[Tensor]"})
 
 
 @contextmanager

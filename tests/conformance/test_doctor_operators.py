@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anyolo.audit.cases import Draw
 from anyolo.audit.compare_operators import all_cases, cases_for, compare_operators, operator_findings
@@ -15,7 +14,7 @@ from anyolo.audit.numerics import SHORT_MANTISSA, type_name
 from anyolo.devices import emulate, open_device
 from tests.conformance import broken_devices as broken
 from tests.conformance.broken_devices import Broken
-from tests.conformance.test_doctor_network import operators_of_the_job
+from tests.conformance.test_doctor_network import Listening, operators_of_the_job
 
 FLOAT = torch.float32
 
@@ -47,7 +46,7 @@ def test_the_tolerance_is_rounding_and_not_more():
 
 FAULTS = [
     (broken.float_times_bool, "float times bool", "error", "wrong", "result is bool instead of float32"),
-    (broken.late_cumsum, "cumsum", "error", "wrong", "in 4 of 4 tests (float32)"),
+    (broken.late_cumsum, "cumsum", "error", "wrong", "in 5 of 5 tests (float32)"),
     (broken.convolution_off, "conv2d", "error", "wrong", "off by 0.01 of the largest value"),
     (broken.stale_topk, "topk", "error", "wrong", "of a strided view"),
     (broken.signed_bytes, "uint8 to float", "error", "wrong", "instead of"),
@@ -57,7 +56,7 @@ FAULTS = [
     (broken.nan_silu, "silu", "error", "wrong", "elements are not finite"),
     (broken.crude_sigmoid, "sigmoid", "warning", "inexact", "off by 0.000"),
     (broken.short_convolution, "conv2d", "info", "inexact", "11 bits"),
-    (broken.wrong_atan, "overlap of boxes", "error", "wrong", "gradient of input"),
+    (broken.wrong_atan, "overlap of boxes", "error", "wrong", "in 2 of 2 tests"),
 ]
 
 
@@ -71,7 +70,7 @@ def test_a_wrong_device_is_found_and_the_operator_named(change, operator, severi
 
 def test_nothing_but_the_fault_is_found():
     found = {f.where for f in examine(Broken(broken.late_cumsum))}
-    assert found == {"operator cumsum"}
+    assert found == {"operator cumsum", "operator cumprod"}  # whose way back is a cumsum
     found = {f.where for f in examine(Broken(broken.float_times_bool))}
     assert found == {"operator float times bool"}
 
@@ -145,23 +144,7 @@ def test_every_case_has_a_name_of_its_own_and_inputs_that_stay():
             assert torch.equal(a, b), case.name
 
 
-class _Names(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def test_every_operator_of_training_and_inference_has_a_case():
-    class Listening(Host):
-        mode = _Names()
-
-        def region(self, phase):
-            return self.mode
-
     device = Listening()
     used = [case for case in cases_for(device, FLOAT) if case.is_used]
     list(compare_operators(device, FLOAT, used))
