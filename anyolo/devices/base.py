@@ -31,7 +31,7 @@ class DeviceProfile:
     """Facts about a backend, no behaviour.
 
     ``install`` says what to type where the backend is missing. ``grad_scaler`` means that torch's own loss
-    scaling works (it needs float64); without it float16 uses ours. ``trains`` is False for backends that
+    scaling works (it asks for float64); without it float16 uses ours. ``trains`` is False for backends that
     only run finished graphs. ``limits`` are sentences about what the backend cannot do and why, by the name
     of the setting that asks for it (``amp``, ``half``, ``compile``) or of the verb (``train``).
     """

@@ -258,12 +258,12 @@ def out_form(func: OpOverload) -> OpOverload | None:
     """
     if composite_key(func) != _OF_OUT_FORM:
         return None
-    wanted = [argument.name for argument in func._schema.arguments]
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments]
     packet = getattr(torch.ops.aten, _root(str(func._schema.name)).removeprefix("aten::"))
     for overload in packet.overloads():
         form: OpOverload = getattr(packet, overload)
-        written = [a.name for a in form._schema.arguments if a.is_out]
-        if written and [a.name for a in form._schema.arguments if not a.is_out] == wanted:
+        read = [(a.name, str(a.type)) for a in form._schema.arguments if not a.is_out]
+        if read == wanted and len(read) < len(form._schema.arguments):
             return form
     return None
 
