@@ -17,8 +17,9 @@ EXPORTERS: Registry[Format] = Registry(
     {
         "torchscript": "anyolo.export.torchscript:FORMAT",
         "onnx": "anyolo.export.onnx:FORMAT",
+        "mlu270": "anyolo.export.mlu270:FORMAT",
     },
-    aliases={"ts": "torchscript", "jit": "torchscript"},
+    aliases=dict(ts="torchscript", jit="torchscript", mlu="mlu270", mlu220="mlu270", cambricon="mlu270"),
     group="anyolo.export",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +27,8 @@ INPUT = "images"
 BOXES = "boxes"
 MAX_CANDIDATES = 3000
 """Boxes that may enter the suppression of one picture, best first; memory grows with the square of it."""
+WISHES = ("dynamic", "int8")
+"""Settings that only some formats can fulfil."""
 DECODED = ("boxes_xyxy", "scores", "objectness")
 
 
@@ -91,13 +93,17 @@ class Exportable(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """``example`` is (B, C, H, W) uint8; ``metadata`` travels inside the file where there is room for it."""
+    """``example`` is (B, C, H, W) uint8; ``metadata`` travels inside the file where there is room for it.
+
+    ``calibration`` are batches like it, of pictures to find integer scales with; none without ``int8=True``.
+    """
 
     example: Tensor
     is_dynamic: bool = False
     simplify: bool = True
     opset: int | None = None
     metadata: Mapping[str, Any]
+    calibration: Sequence[Images] = ()
 
 
 class Runner(Protocol):
@@ -113,11 +119,15 @@ class Runner(Protocol):
 
 
 class Format(Protocol):
-    """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``."""
+    """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``.
+
+    ``abilities`` are the settings, of those in ``WISHES``, that it can fulfil.
+    """
 
     name: str
     suffix: str
     requires: tuple[str, ...]
+    abilities: frozenset[str]
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         """Raises ExportError for what this format cannot express."""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,19 @@ import torch
 
 from anyolo import __version__, console
 from anyolo.config.schema import ExportConfig
-from anyolo.errors import ExportError, VerificationFailed
+from anyolo.errors import ConfigError, ExportError, VerificationFailed
 from anyolo.export import EXPORTERS
-from anyolo.export.base import Decoded, Exportable, Format, Images, Runner, Suppression, WriteOptions, require
+from anyolo.export.base import (
+    WISHES,
+    Decoded,
+    Exportable,
+    Format,
+    Images,
+    Runner,
+    Suppression,
+    WriteOptions,
+    require,
+)
 from anyolo.export.compare import (
     ENOUGH_BOXES,
     Tolerance,
@@ -34,6 +45,7 @@ from anyolo.export.lines import lines_to_run
 from anyolo.export.manifest import Manifest, manifest_path
 from anyolo.export.pictures import network_inputs, pictures_for
 from anyolo.families.checkpoints import Checkpoint
+from anyolo.nn.activations import swap_activations
 from anyolo.nn.fuse import fuse
 from anyolo.ops.letterbox import input_size
 from anyolo.structures import Predictions
@@ -81,16 +93,19 @@ def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathL
     """
     name = EXPORTERS.resolve(config.format)
     format = EXPORTERS.get(name)
+    _refuse(config, format)
+    if config.activation:
+        checkpoint = _with_activation(checkpoint, config.activation)
     versions = {"anyolo": __version__, "torch": torch.__version__, **require(format.requires, extra=name)}
-    job = _Job(checkpoint, config, format, input_size(config.imgsz, checkpoint.preprocess.stride))
+    job = _Job(checkpoint, config, format, input_size(config.imgsz, checkpoint.preprocess.stride), weights)
     target = _target(config.output, Path(weights), checkpoint, format.suffix)
     manifest = job.manifest(versions)
     with _staged(target) as staged:
         job.write(staged, manifest)
-        verification = job.verify(staged, weights) if config.verify else None
+        verification = job.verify(staged) if config.verify else None
         final = target
         if verification is not None and not verification.verified:
-            final = target.with_name(f"{target.stem}.unverified{target.suffix}")
+            final = target.with_name(f"{target.name.removesuffix(format.suffix)}.unverified{format.suffix}")
         found = None if verification is None else verification.to_json()
         beside = _publish(staged, final, manifest, found)
     if verification is not None:
@@ -102,8 +117,16 @@ def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathL
 class _Job:
     """One model on its way into one format."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ExportConfig, format: Format, size_hw: SizeHW) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: ExportConfig,
+        format: Format,
+        size_hw: SizeHW,
+        weights: PathLike,
+    ) -> None:
         self.checkpoint, self.config, self.format, self.size_hw = checkpoint, config, format, size_hw
+        self.weights = weights
         self.suppression = Suppression(
             conf=config.conf, iou=config.iou, max_det=config.max_det, agnostic=config.agnostic_nms
         )
@@ -125,9 +148,10 @@ class _Job:
             has_objectness=self.reference(least).objectness is not None,
             suppression=self.suppression if config.nms else None,
             versions=versions,
+            activation=config.activation,
         )
 
-    def write(self, path: Path, manifest: Manifest) -> None:
+    def write(self, path: Path, manifest: Manifest, *, is_twin: bool = False) -> None:
         detector = fuse(copy.deepcopy(self.checkpoint.model).requires_grad_(False))
         detector.fix_size(None if self.config.dynamic else self.size_hw)
         # with two, a dynamic batch cannot be mistaken for a constant
@@ -140,6 +164,7 @@ class _Job:
             simplify=self.config.simplify,
             opset=self.config.opset,
             metadata=manifest.to_json(),
+            calibration=self.calibration() if self.config.int8 and not is_twin else (),
         )
         model = Exportable(Decoded(detector, self.checkpoint.preprocess), manifest.suppression).eval()
         self.format.write(model, path, options)
@@ -148,10 +173,13 @@ class _Job:
         with torch.no_grad():
             return to_predictions(tuple(t.numpy() for t in self.judge(torch.from_numpy(images))))
 
-    def verify(self, path: Path, weights: PathLike) -> Verification:
-        config, tolerance = self.config, Tolerance()
-        pictures = pictures_for(config.source, weights, self.checkpoint.meta)
-        batches = list(
+    @cached_property
+    def pictures(self) -> list[Images]:
+        return pictures_for(self.config.source, self.weights, self.checkpoint.meta)
+
+    def batches(self, pictures: Sequence[Images]) -> list[Images]:
+        config = self.config
+        return list(
             network_inputs(
                 pictures,
                 self.checkpoint.preprocess,
@@ -160,6 +188,14 @@ class _Job:
                 is_dynamic=config.dynamic,
             )
         )
+
+    def calibration(self) -> list[Images]:
+        own = self.config.calibrate
+        return self.batches(pictures_for(own, "", {}) if own else self.pictures)
+
+    def verify(self, path: Path) -> Verification:
+        config, tolerance = self.config, Tolerance()
+        batches = self.batches(self.pictures)
         runner = self.format.open(path)
         verification = compare(
             self.reference,
@@ -191,8 +227,8 @@ class _Job:
         own = f"{verification.matched} boxes above conf {self.suppression.conf:g} on these pictures"
         for rank in (100, 300, 1000):
             lower = replace(self.suppression, conf=confidence_of(map(to_predictions, shown), rank))
-            twin = path.with_name("twin" + path.suffix)
-            self.write(twin, replace(self.manifest({}), suppression=lower))
+            twin = path.with_name(f"twin{rank}{self.format.suffix}")
+            self.write(twin, replace(self.manifest({}), suppression=lower), is_twin=True)
             found = compare_suppression(self.format.open(twin), batches, lower, tolerance=tolerance)
             if found.matched >= ENOUGH_BOXES or not found.agrees:
                 break
@@ -215,7 +251,40 @@ def _target(output: str, weights: Path, checkpoint: Checkpoint, suffix: str) -> 
     if not output:
         return (weights.parent if weights.is_file() else Path()) / (stem + suffix)
     path = Path(output)
-    return path / (stem + suffix) if path.is_dir() or not path.suffix else path.with_suffix(suffix)
+    if path.name.endswith(suffix):
+        return path
+    return path / (stem + suffix) if path.is_dir() or not path.suffix else path.with_name(path.stem + suffix)
+
+
+def _refuse(config: ExportConfig, format: Format) -> None:
+    """Settings that the format cannot fulfil are errors, never silence."""
+    for wish in WISHES:
+        if getattr(config, wish) and wish not in format.abilities:
+            able = [name for name in EXPORTERS if wish in EXPORTERS.get(name).abilities]
+            raise ConfigError(
+                f"format={format.name} cannot be written with {wish}=True",
+                where=wish,
+                hint=f"Leave it out. Formats that can: {', '.join(able)}.",
+            )
+    if config.calibrate and not config.int8:
+        raise ConfigError(
+            "calibrate= names pictures for integer scales", where="calibrate", hint="Add int8=True."
+        )
+
+
+def _with_activation(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """A copy with ``name`` in place of its smooth activations; says what that means."""
+    model = copy.deepcopy(checkpoint.model)
+    count = swap_activations(model, name)
+    if not count:
+        raise ConfigError(
+            "the model has no SiLU to replace", where="activation", hint="Leave activation= out."
+        )
+    console.current().warn(
+        f"activation={name} replaces {count} others: the weights were not trained with it and find other "
+        "boxes; train on with it before use. The file is compared with the changed model"
+    )
+    return replace(checkpoint, model=model)
 
 
 @contextmanager

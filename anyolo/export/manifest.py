@@ -31,7 +31,7 @@ class Manifest:
     """``size_hw`` is the input an artefact was made for, its only one unless ``is_dynamic``.
 
     ``sha256``, ``size_bytes`` and ``verification`` are known only after writing: they stand in the file
-    beside the artefact, not in the copy inside it.
+    beside the artefact, not in the copy inside it. ``activation`` is what replaced the model's own, if any.
     """
 
     format: str
@@ -45,6 +45,7 @@ class Manifest:
     has_objectness: bool
     suppression: Suppression | None
     versions: Mapping[str, str]
+    activation: str = ""
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     artifact: str = ""
     sha256: str = ""
@@ -66,6 +67,7 @@ class Manifest:
             "input": self._input(),
             "outputs": self._outputs(),
             "nms": None if self.suppression is None else asdict(self.suppression),
+            "activation": self.activation or None,
             "versions": dict(self.versions),
             "verification": None if self.verification is None else dict(self.verification),
             "created": self.created,
@@ -93,6 +95,7 @@ class Manifest:
                 has_objectness=any(output["name"] == DECODED[2] for output in data["outputs"]),
                 suppression=None if data["nms"] is None else Suppression(**data["nms"]),
                 versions=dict(data["versions"]),
+                activation=str(data.get("activation") or ""),
                 created=str(data["created"]),
                 artifact=str(data["artifact"]),
                 sha256=str(data["sha256"]),
@@ -204,4 +207,7 @@ def digest(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """Not what Python leaves behind where a program of the folder was run."""
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)

@@ -26,6 +26,7 @@ class OnnxFormat:
     name = "onnx"
     suffix = ".onnx"
     requires = ("onnx", "onnxruntime", "onnxslim")
+    abilities = frozenset({"dynamic"})
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         import onnx

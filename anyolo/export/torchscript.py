@@ -22,6 +22,7 @@ class TorchScriptFormat:
     name = "torchscript"
     suffix = ".torchscript"
     requires = ("torch",)
+    abilities = frozenset({"dynamic"})
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         with quiet(), torch.no_grad():

@@ -26,7 +26,8 @@ from tests.conformance.small_model import pictures, small_checkpoint
 
 def printed_boxes(lines: str, artifact: Path, picture: Path, folder: Path) -> np.ndarray:
     """What the printed program finds, in a process that knows neither anyolo nor the manifest."""
-    shutil.copy(artifact, folder / artifact.name)
+    copy = shutil.copytree if artifact.is_dir() else shutil.copy
+    copy(artifact, folder / artifact.name)
     shutil.copy(picture, folder / f"picture{picture.suffix}")
     program = lines.replace("picture.jpg", f"picture{picture.suffix}") + "\nnumpy.save('boxes.npy', boxes)"
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
