@@ -1,14 +1,15 @@
-"""What the rival's training would meet on backends it does not know: its step under ``anyolo.audit``.
+"""What the rival would meet on backends it does not know: its training and validation under ``anyolo.audit``.
 
-    python benchmarks/audit_rival.py                   YOLOv8n, one short epoch on 16 pictures, then its final val
+    python benchmarks/audit_rival.py                   YOLOv8n: one epoch of 16 pictures, and one validation
 
 Runs ultralytics 8.4.190 as it is installed (``--rival PYTHON``), on the CPU, by nothing but its public
-``YOLO(...).train(...)``. Nothing is timed. A line of its code counts as found when the audit names it with file
-and line and with what the backend says to it.
+``train``, ``val`` and callbacks. Nothing is timed. A fault counts when the audit names its file and line and
+what the backend says to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,10 +23,16 @@ import side_by_side
 
 BACKENDS = ("directml", "mlu", "mlu270")
 PICTURES = 16
+OPTIONS: dict[str, Any] = {"imgsz": 64, "batch": 8, "workers": 0, "device": "cpu", "plots": False}
+TRAINING: dict[str, Any] = {"epochs": 1, "amp": False, "optimizer": "AdamW"}
+
+
+class Done(Exception):
+    """The epoch is over; what follows is validation, which is looked at by itself."""
 
 
 def rival(backend: str, weights: str, data: str) -> None:
-    """In the rival's environment: one JSON line with the inventory and its text."""
+    """In the rival's environment: one JSON line with two inventories and their texts."""
     sys.path.insert(0, str(side_by_side.HERE.parent))
     import torch
     from ultralytics import YOLO, settings
@@ -35,15 +42,28 @@ def rival(backend: str, weights: str, data: str) -> None:
     settings.update({"sync": False})
     torch.set_num_threads(1)
     model = YOLO(weights)
+
+    def stop(trainer: object) -> None:
+        raise Done
+
+    model.add_callback("on_train_epoch_end", stop)
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"imgsz": 64, "batch": 8, "workers": 0, "amp": False, "device": "cpu"}
-        options |= {"epochs": 1, "plots": False, "verbose": False, "project": folder, "optimizer": "AdamW"}
-        found = anyolo.audit(
-            lambda: model.train(data=data, **options), backend=backend, job="ultralytics YOLOv8n, model.train"
-        )
-    document = found.to_json()
-    document["ops"] = [row for row in document["ops"] if row["verdict"] in {"unsupported", "fallback"}]
-    print(json.dumps({"text": found.text(), "inventory": document}))
+        own = {**OPTIONS, "data": data, "project": folder, "verbose": False}
+
+        def train() -> None:
+            with contextlib.suppress(Done):
+                model.train(**own, **TRAINING)
+
+        jobs = {"train": train, "val": lambda: YOLO(weights).val(**own)}
+        found = {
+            name: anyolo.audit(job, backend=backend, job=f"ultralytics YOLOv8n, {name}")
+            for name, job in jobs.items()
+        }
+    documents = {name: audit.to_json() for name, audit in found.items()}
+    for document in documents.values():
+        document["ops"] = [row for row in document["ops"] if row["verdict"] in {"unsupported", "fallback"}]
+    text = "\n\n\n".join(audit.text() for audit in found.values())
+    print(json.dumps({"text": text, "inventories": documents}))
 
 
 def small_data(source: Path, folder: Path) -> str:
@@ -81,9 +101,9 @@ def main() -> None:
         if done.returncode or not lines:
             raise SystemExit(f"{backend} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         answer = json.loads(lines[-1])
-        print(answer["text"], "\n", flush=True)
-        summary[backend] = answer["inventory"]
-    side_by_side.write("audit-rival", {"inventories": summary}, options.rival)
+        print(answer["text"], "\n\n", flush=True)
+        summary[backend] = answer["inventories"]
+    side_by_side.write("audit-rival", {"backends": summary}, options.rival)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,15 @@ from anyolo.errors import ConfigError, UnknownName
 if TYPE_CHECKING:
     from anyolo.devices.emulation import EmulatedDevice
 
+
+WORDS = {
+    "unsupported": "unsupported",
+    "fallback": "on the CPU instead",
+    "unknown": "not known",
+    "native": "native",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """``rows`` worst first. ``facts`` says where the backend's list of operators comes from."""
@@ -52,13 +61,13 @@ class Audit:
 
     def summary(self) -> str:
         """One sentence."""
-        words = {"unsupported": "unsupported", "fallback": "on the CPU instead", "unknown": "not known"}
-        parts = [
-            f"{number_of(self.operators(verdict), 'operator')} {words.get(verdict, verdict)} "
-            f"({number_of(self.count(verdict), 'call')})"
-            for verdict in SEVERITY
-            if self.count(verdict) or verdict in {"unsupported", "fallback"}
-        ]
+        parts = []
+        for verdict, words in WORDS.items():
+            if self.count(verdict):
+                operators, count = self.operators(verdict), self.count(verdict)
+                parts.append(f"{number_of(operators, 'operator')} {words} ({number_of(count, 'call')})")
+            elif verdict in {"unsupported", "fallback"}:
+                parts.append(f"nothing {words}")
         return f"{self.job} under the rules of {self.backend}: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:

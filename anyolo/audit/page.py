@@ -8,14 +8,19 @@ from html import escape
 
 from anyolo.audit.rows import SEVERITY, Row, calls, number_of, place
 
+COLUMNS = ("verdict", "calls", "operator", "phase", "line of the program", "what the backend says")
+LIMITS = (
+    "A native operator is one that the backend has; that it computes right is for "
+    "<code>anyolo doctor</code> to tell, on the card."
+)
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --dim: #888;
   --unsupported: #d4351c; --fallback: #e08a00; --unknown: #7a68c8; --native: #2e8b57; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
 h1 { font-size: 1.3rem; font-weight: 600; }
 nav { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1.2rem 0; }
-button { font: inherit; color: inherit; background: var(--soft); border: 1px solid var(--line); cursor: pointer;
-  border-radius: 8px; border-left: 6px solid var(--tint); padding: .3rem .9rem; }
+button { font: inherit; color: inherit; background: var(--soft); border: 1px solid var(--line);
+  cursor: pointer; border-radius: 8px; border-left: 6px solid var(--tint); padding: .3rem .9rem; }
 button[aria-pressed=false] { opacity: .4; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-weight: 600; position: sticky; top: 0; background: Canvas; }
@@ -43,11 +48,9 @@ def page_of(summary: str, rows: Sequence[Row], facts: str) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>',
         f"<h1>{escape(summary)}</h1>",
         f"<nav>{''.join(_button(verdict, rows) for verdict in SEVERITY)}</nav>",
-        "<table><thead><tr><th>verdict</th><th>calls</th><th>operator</th><th>phase</th><th>line of the program"
-        "</th><th>what the backend says</th></tr></thead><tbody>",
+        f"<table><thead><tr>{''.join(f'<th>{title}</th>' for title in COLUMNS)}</tr></thead><tbody>",
         *(_row(row) for row in rows),
-        f"</tbody></table><footer>Facts: {escape(facts)}. A native operator is one that the backend has; that it "
-        "computes right is for <code>anyolo doctor</code> to tell, on the card.</footer>",
+        f"</tbody></table><footer>Facts: {escape(facts)}. {LIMITS}</footer>",
         f"<script>{SCRIPT}</script></body></html>",
     ]
     return "\n".join(parts) + "\n"
@@ -68,7 +71,8 @@ def _row(row: Row) -> str:
         f'<td class="count">{row.count:,}</td>',
         f"<td><code>{escape(row.op)}</code>{within}</td>",
         f"<td>{escape(row.phase)}</td>",
-        f'<td><code title="{escape(row.where)}">{escape(place(row.where))}</code>{_source_line(row.where)}</td>',
+        f'<td><code title="{escape(row.where)}">{escape(place(row.where))}</code>'
+        f"{_source_line(row.where)}</td>",
         f"<td>{escape(row.message)}{_source(row)}</td>",
     ]
     return f'<tr class="{escape(row.verdict)}">{"".join(cells)}</tr>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PHASES = ("forward", "loss", "decode", "backward", "optimizer", "average", "other")
@@ -35,17 +35,14 @@ def calls(rows: Iterable[Row]) -> int:
     return sum(row.count for row in rows)
 
 
-def finding(row: Row) -> tuple[str, str, str]:
-    """What makes rows one thing to mend: the operator, and why it is judged so."""
-    return row.op, row.message, row.source
-
-
-def by_finding(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one finding together; those with most calls first."""
-    totals: dict[tuple[str, str, str], int] = {}
+def findings(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that the same thing is said of, together: what occurs most often first, also inside."""
+    together: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        totals[finding(row)] = totals.get(finding(row), 0) + row.count
-    return sorted(rows, key=lambda row: (-totals[finding(row)], finding(row), -row.count, row.where))
+        together.setdefault((row.message or row.op, row.source), []).append(row)
+    for own in together.values():
+        own.sort(key=lambda row: (-row.count, row.where))
+    return sorted(together.values(), key=lambda own: (-calls(own), own[0].op))
 
 
 def number_of(number: int, thing: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
-from anyolo.audit.rows import Row, by_finding, calls, finding, number_of, place
+from anyolo.audit.rows import Row, calls, findings, number_of, place
 
 PLACES = 12
 """Lines of the program shown for one operator; the others are counted."""
@@ -31,17 +30,34 @@ def text_of(summary: str, rows: Sequence[Row], facts: str, width: int) -> str:
 
 
 def _findings(rows: Sequence[Row], width: int) -> Iterator[str]:
-    for (op, message, source), group in groupby(by_finding(rows), key=finding):
-        found = list(group)
-        yield f"  {op}".ljust(width - 16) + number_of(calls(found), "call").rjust(16)
-        yield from textwrap.wrap(message, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-        if source.startswith("http"):
-            yield f"      {source}"
-        for row in found[:PLACES]:
-            part = f"  (of {row.within})" if row.within else ""
-            yield f"   {row.count:>6,}  {row.phase:<9}  {place(row.where) or '(no line of the program)'}{part}"
-        if rest := found[PLACES:]:
-            yield f"   {calls(rest):>6,}  in {number_of(len(rest), 'more place')}"
+    for found in findings(rows):
+        counts: Counter[tuple[str, str, str]] = Counter()
+        operators = Counter({row.op: 0 for row in found})
+        for row in found:
+            counts[row.phase, row.where, row.within] += row.count
+            operators[row.op] += row.count
+        yield _title([name for name, _ in operators.most_common()], calls(found), width)
+        yield from textwrap.wrap(found[0].message, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        if found[0].source.startswith("http"):
+            yield f"      {found[0].source}"
+        places = counts.most_common()
+        for (phase, where, within), number in places[:PLACES]:
+            part = f"  (of {within})" if within else ""
+            yield f"   {number:>6,}  {phase:<9}  {place(where) or '(no line of the program)'}{part}"
+        if rest := places[PLACES:]:
+            yield f"   {sum(number for _, number in rest):>6,}  in {number_of(len(rest), 'more place')}"
+
+
+def _title(operators: Sequence[str], count: int, width: int) -> str:
+    """As many names as there is room for, and the calls of all."""
+    end = number_of(count, "call").rjust(14)
+    shown = len(operators)
+    while True:
+        more = f" and {len(operators) - shown} more" if shown < len(operators) else ""
+        start = f"  {', '.join(operators[:shown])}{more}"
+        if len(start) + len(end) <= width or shown == 1:
+            return start.ljust(width - len(end)) + end
+        shown -= 1
 
 
 def _names(rows: Sequence[Row], width: int) -> list[str]:

@@ -102,7 +102,9 @@ def test_text_fits_a_hundred_columns_and_names_the_worst_first(found):
     text = audit.text()
     assert all(len(line) <= 100 or str(path.parent) in line for line in text.splitlines())
     lines = text.splitlines()
-    assert lines[0].startswith("step under the rules of directml: 1 operator unsupported (1 call), 2 operators on")
+    assert lines[0].startswith(
+        "step under the rules of directml: 1 operator unsupported (1 call), 2 operators"
+    )
     first = next(number for number, line in enumerate(lines) if line.startswith("UNSUPPORTED"))
     assert lines[first + 1].split() == ["aten::_unique2", "1", "call"]
     assert "Return counts not implemented for unique operator for DirectML." in lines[first + 2]
@@ -121,7 +123,7 @@ def test_many_places_are_counted_in_words_and_listed_in_json():
 
 
 def test_page_escapes_and_shows_the_source(found):
-    audit, path = found
+    audit, _ = found
     page = audit.html()
     assert "<b>" not in page and "pro<gram>" not in page
     assert f"pro&lt;gram&gt;.py:{line_of('return_counts')}" in page
@@ -262,9 +264,10 @@ def test_it_needs_torch_and_numpy_only():
     code += "import torch, anyolo\n"
     code += "found = anyolo.audit(lambda: torch.eye(2), backend='dml')\nprint(found)\nfound.html()\n"
     code += "sys.exit(found.unsupported)"
+    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=root, timeout=60, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "torch.eye returns an empty tensor" in done.stdout
-    assert "<string>:3" in done.stdout
+    assert "<string>:4" in done.stdout

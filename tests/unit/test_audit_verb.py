@@ -48,7 +48,7 @@ def test_the_json_file_is_the_json_document(capsys, tmp_path):
     [
         (["model=yolov8n"], "directml"),
         (["model=yolov8n", "backend=directm"], "Did you mean 'directml'"),
-        (["model=yolov8n", "backend=cpu"], "directml"),
+        (["model=yolov8n", "backend=cpu"], "unknown backend"),
         (["model=yolov8n", "backend=mlu", "output=a.txt"], "ends in .html or .json"),
         (["backend=mlu"], "no model given"),
         (["model=yolov8n", "backend=mlu", "mode=trian"], "mode"),
