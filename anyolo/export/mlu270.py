@@ -2,7 +2,7 @@
 numpy, integer scales, and scripts with the vendor's calls.
 
 The folder runs as it is in any PyTorch from 1.3 on, and is proved that way: reopened, compared with the
-model, and its network run under the rules of the backends in ``PROFILES``. The vendor's scripts cannot be run
+model, and its network run under the rules of every backend of that vendor. The vendor's scripts cannot be run
 here and say so.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from anyolo import console
 from anyolo.config.schema import ExportConfig
-from anyolo.devices import emulate
+from anyolo.devices import DEVICES, emulate
 from anyolo.errors import ExportError
 from anyolo.export.base import Arrays, Decoded, Exportable, Images, Suppression, WriteOptions
 from anyolo.export.porting import quantisation, text_of
@@ -34,7 +34,6 @@ from anyolo.export.porting.tape import record
 from anyolo.export.porting.vetting import load_code
 from anyolo.structures import HeadOutput, Preprocess
 
-PROFILES = ("mlu270", "catch16", "mlu")
 NETWORK, WEIGHTS, HOST, ARRAYS = "network.py", "weights.pth", "postprocess.py", "constants.npz"
 READ = (NETWORK, WEIGHTS, HOST, ARRAYS)
 """What ``open`` reads and runs."""
@@ -65,13 +64,13 @@ class MLU270Format:
                 "input": {"dtype": "float32", "shape": list(inputs.shape), "made_by": f"{HOST}: normalised"},
                 "raw_maps": [list(level.shape) for level in quantisation.run(network, inputs)],
             },
-            "emulation": {profile: _proved(network, inputs, profile) for profile in PROFILES},
+            "emulation": {profile: _proved(network, inputs, profile) for profile in _profiles(self.name)},
             "not_run": "port_*.py: with stand-ins only, for want of Cambricon's software and cards",
             "quantisation": _quantised(path, network, host, options.calibration),
             "files": {name: _digest(path / name) for name in READ},
         }
         _write_text(path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-        _write_text(path / "README.md", _readme(options.metadata, inputs.shape, bool(options.calibration)))
+        _write_text(path / "README.md", _readme(facts, bool(options.calibration)))
 
     def open(self, path: Path, *, threads: int = 0) -> MLU270Runner:
         if threads:
@@ -168,6 +167,13 @@ def _load_network(path: Path) -> nn.Module:
     return network.eval()
 
 
+def _profiles(name: str) -> list[str]:
+    """Backends of the vendor of ``name`` whose operators are known."""
+    vendor = DEVICES.get(name).profile.torch_type
+    kinds = {own: DEVICES.get(own) for own in DEVICES}
+    return [own for own, kind in kinds.items() if kind.profile.torch_type == vendor and kind.operators()]
+
+
 def _proved(network: nn.Module, inputs: Any, profile: str) -> dict[str, int]:
     """Operator calls by verdict under the rules of ``profile``, none of them unsupported or on the CPU."""
     device: Any = emulate(profile, strict=True)
@@ -218,21 +224,21 @@ def _quantised(
     return rows
 
 
-def _readme(metadata: Mapping[str, Any], shape: Sequence[int], has_scales: bool) -> str:
+def _readme(facts: Mapping[str, Any], has_scales: bool) -> str:
     scales = (
         "; `scales_int8.json` and `scales_int16.json` are from the export's own pictures"
         if has_scales
         else ""
     )
-    swapped = metadata.get("activation")
+    swapped = facts["activation"]
     note = (
         f"\n**The activation was changed to {swapped}.** The weights were trained with another one: train on "
         "with it before use. The comparison is with the changed model.\n"
     )
     return text_of("README.md.txt").format(
-        title=f"{metadata['family']}{metadata['size']} for the MLU270",
-        input=" x ".join(map(str, shape)),
-        profiles=", ".join(PROFILES),
+        title=f"{facts['family']}{facts['size']} for the MLU270",
+        input=" x ".join(map(str, facts["network"]["input"]["shape"])),
+        profiles=", ".join(facts["emulation"]),
         scales=scales,
         activation=note if swapped else "",
     )
