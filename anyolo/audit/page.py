@@ -27,14 +27,17 @@ th { text-align: left; font-weight: 600; position: sticky; top: 0; background: C
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.count { text-align: right; font-variant-numeric: tabular-nums; }
 td:first-child { border-left: 4px solid var(--tint); color: var(--tint); font-weight: 600; }
+td:nth-child(3) { min-width: 15rem; }
+td:nth-child(5) { min-width: 19rem; }
+td:nth-child(6) { font-size: .93em; }
 code { font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 small { display: block; color: var(--dim); overflow-wrap: anywhere; }
 footer { color: var(--dim); margin-top: 1.5rem; }
 """ + "".join(f".{verdict} {{ --tint: var(--{verdict}); }}\n" for verdict in SEVERITY)
 SCRIPT = """
 for (const button of document.querySelectorAll("nav button")) button.onclick = () => {
-  const shown = button.ariaPressed !== "true";
-  button.ariaPressed = shown;
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", shown);
   for (const row of document.querySelectorAll("tr." + button.className)) row.hidden = !shown;
 };
 """
@@ -49,7 +52,7 @@ def page_of(summary: str, rows: Sequence[Row], facts: str) -> str:
         f"<h1>{escape(summary)}</h1>",
         f"<nav>{''.join(_button(verdict, rows) for verdict in SEVERITY)}</nav>",
         f"<table><thead><tr>{''.join(f'<th>{title}</th>' for title in COLUMNS)}</tr></thead><tbody>",
-        *(_row(row) for row in rows),
+        *(_row(row, facts) for row in rows),
         f"</tbody></table><footer>Facts: {escape(facts)}. {LIMITS}</footer>",
         f"<script>{SCRIPT}</script></body></html>",
     ]
@@ -64,7 +67,7 @@ def _button(verdict: str, rows: Sequence[Row]) -> str:
     return f'<button class="{verdict}" aria-pressed="true">{verdict}: {counts}</button>'
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, facts: str) -> str:
     within = f"<small>of {escape(row.within)}</small>" if row.within else ""
     cells = [
         f"<td>{escape(row.verdict)}</td>",
@@ -73,7 +76,7 @@ def _row(row: Row) -> str:
         f"<td>{escape(row.phase)}</td>",
         f'<td><code title="{escape(row.where)}">{escape(place(row.where))}</code>'
         f"{_source_line(row.where)}</td>",
-        f"<td>{escape(row.message)}{_source(row)}</td>",
+        f"<td>{escape(row.message)}{_source(row.source, facts)}</td>",
     ]
     return f'<tr class="{escape(row.verdict)}">{"".join(cells)}</tr>'
 
@@ -84,7 +87,8 @@ def _source_line(where: str) -> str:
     return f"<small><code>{escape(text)}</code></small>" if text else ""
 
 
-def _source(row: Row) -> str:
-    if row.source.startswith(("https://", "http://")):
-        return f'<small><a href="{escape(row.source)}">{escape(row.source)}</a></small>'
-    return f"<small>{escape(row.source)}</small>" if row.source and row.verdict != "native" else ""
+def _source(source: str, facts: str) -> str:
+    """How it is known, unless the foot of the page says so of all."""
+    if source.startswith(("https://", "http://")):
+        return f'<small><a href="{escape(source)}">{escape(source)}</a></small>'
+    return f"<small>{escape(source)}</small>" if source not in {"", facts} else ""
