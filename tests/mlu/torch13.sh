@@ -5,5 +5,5 @@
 set -e
 "${PYTHON37:-python3.7}" -m venv "$1"
 "$1/bin/pip" install -q --no-deps "torch==1.3.1"
-"$1/bin/pip" install -q "numpy<1.20"
+"$1/bin/pip" install -q "numpy<1.20" "pillow<10"
 "$1/bin/python" -c "import torch; print('PyTorch', torch.__version__)"

@@ -12,6 +12,6 @@ def note(name, *arguments):
 
 
 def plain(thing):
-    if isinstance(thing, dict | list | int | float | str | bool) or thing is None:
+    if isinstance(thing, (dict, list, int, float, str, bool, type(None))):
         return thing
     return type(thing).__name__
