@@ -94,7 +94,9 @@ class Device:
 
     @classmethod
     def operators(cls) -> OperatorTable | None:
-        """What is known of the backend's operators; None where all of torch's run."""
+        """What is known of the backend's operators, the same table every time; None where all of torch's
+        run.
+        """
         path = FACTS / f"{cls.profile.name}.json"
         return _table(str(path)) if path.is_file() else None
 

@@ -8,6 +8,21 @@ from anyolo.devices.base import Device, DeviceProfile, Memory
 from anyolo.devices.operators import OperatorRule, OperatorTable
 
 SOURCE = "https://example.org/toaster/manual"
+TABLE = OperatorTable(
+    backend="toaster",
+    source=SOURCE,
+    denied_dtypes={torch.float64: "no float64 in a toaster"},
+    rules=(
+        OperatorRule(
+            operators=("aten::mul",),
+            severity="error",
+            message="the toaster burns bool times float",
+            when={"mixes_bool": True},
+            source=SOURCE,
+            confidence="report",
+        ),
+    ),
+)
 
 
 class Toaster(Device):
@@ -30,20 +45,7 @@ class Toaster(Device):
 
     @classmethod
     def operators(cls) -> OperatorTable:
-        rule = OperatorRule(
-            operators=("aten::mul",),
-            severity="error",
-            message="the toaster burns bool times float",
-            when={"mixes_bool": True},
-            source=SOURCE,
-            confidence="report",
-        )
-        return OperatorTable(
-            backend="toaster",
-            source=SOURCE,
-            denied_dtypes={torch.float64: "no float64 in a toaster"},
-            rules=(rule,),
-        )
+        return TABLE
 
     @property
     def torch_device(self) -> torch.device:

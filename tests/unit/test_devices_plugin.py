@@ -61,7 +61,7 @@ def test_it_is_listed_with_its_facts(installed: dict[str, str]) -> None:
     assert [device["hardware"] for device in line["devices"]] == ["slot 0", "slot 1"]
     assert document["facts"]["rules"][0]["message"] == "the toaster burns bool times float"
     done = anyolo(installed, "devices")
-    assert done.returncode == 0 and "device=toaster" in done.stdout and "emulate:toaster" in done.stdout
+    assert done.returncode == 0 and "device=toaster" in done.stdout and "catch16, toaster" in done.stdout
 
 
 def test_it_keeps_the_contract(installed: dict[str, str]) -> None:
