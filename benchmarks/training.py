@@ -72,11 +72,16 @@ def rival(weights: str, data: str, amp: bool, threads: int) -> None:
     from ultralytics import YOLO, settings
 
     settings.update({"sync": False})
-    torch.set_num_threads(threads)
     rates: list[float] = []
     clock = {"start": 0.0}
     model = YOLO(weights)
-    model.add_callback("on_train_epoch_start", lambda trainer: clock.update(start=time.perf_counter()))
+
+    def begin(trainer) -> None:  # type: ignore[no-untyped-def]
+        # choosing the CPU sets the rival to one thread less than there are processors
+        torch.set_num_threads(threads)
+        clock.update(start=time.perf_counter())
+
+    model.add_callback("on_train_epoch_start", begin)
 
     def finish(trainer) -> None:  # type: ignore[no-untyped-def]
         rates.append(len(trainer.train_loader.dataset) / (time.perf_counter() - clock["start"]))

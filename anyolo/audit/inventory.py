@@ -17,7 +17,7 @@ from anyolo.devices import emulate
 from anyolo.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
-    from anyolo.devices.emulation import EmulatedDevice
+    from anyolo.devices import EmulatedDevice
 
 
 WORDS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -56,12 +56,17 @@ class Setting:
         return ", ".join([" or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words), *bounds])
 
 
-def settings_of(schema: type[Any]) -> dict[str, tuple[Setting, ...]]:
+_FOUND: dict[type[Any], Mapping[str, tuple[Setting, ...]]] = {}
+
+
+def settings_of(schema: type[Any]) -> Mapping[str, tuple[Setting, ...]]:
     """Every key of a verb's dataclass, in order; a key that several rooms share has several entries."""
-    found: dict[str, tuple[Setting, ...]] = {}
-    for setting in _walk(schema):
-        found[setting.key] = (*found.get(setting.key, ()), setting)
-    return found
+    if schema not in _FOUND:  # resolving the annotations takes 4 ms, as long as reading a picture
+        found: dict[str, tuple[Setting, ...]] = {}
+        for setting in _walk(schema):
+            found[setting.key] = (*found.get(setting.key, ()), setting)
+        _FOUND[schema] = found
+    return _FOUND[schema]
 
 
 def canonical(key: str) -> str:
@@ -75,7 +80,7 @@ def unknown(key: str, schema: type, *, where: str = "") -> UnknownName:
     return UnknownName("setting", key, [*settings_of(schema), *ALIASES, HYP], where=where)
 
 
-def rooms_of(schema: type) -> dict[str, type]:
+def rooms_of(schema: type) -> Mapping[str, type]:
     """Field name -> dataclass of the rooms of a verb."""
     hints = get_type_hints(schema)
     return {f.name: hints[f.name] for f in fields(schema) if is_dataclass(hints[f.name])}

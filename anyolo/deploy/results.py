@@ -163,7 +163,7 @@ class Results:
         return f"Results(path={self.path!r}, orig_shape={self.orig_shape}, boxes={self.verbose() or 'none'})"
 
     def verbose(self) -> str:
-        """Such as ``4 person, 1 bus``: names as they are, since plurals of users' classes are anyone's guess."""
+        """Such as ``4 person, 1 bus``: names as they are, since plurals of classes are anyone's guess."""
         counts = Counter(int(c) for c in self.boxes.cls.tolist())
         return ", ".join(f"{n} {self.names[c]}" for c, n in sorted(counts.items())) or "nothing found"
 

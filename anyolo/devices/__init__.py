@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from anyolo.devices.base import Device, DeviceProfile, Memory
 from anyolo.devices.names import IDLEST, DeviceName, parse, shares
 from anyolo.devices.operators import OperatorTable
+from anyolo.devices.scaling import Scaler
 from anyolo.errors import ConfigError, DeviceError, UnknownName
 from anyolo.registry import Registry
 
 if TYPE_CHECKING:
-    from anyolo.devices.emulation import EmulatedDevice
+    from anyolo.devices.emulation import EmulatedDevice as EmulatedDevice
 
 DEVICES: Registry[type[Device]] = Registry(
     "device",
@@ -42,6 +43,7 @@ __all__ = [
     "DeviceProfile",
     "Memory",
     "OperatorTable",
+    "Scaler",
     "available",
     "emulate",
     "look_at",
@@ -90,7 +92,7 @@ def emulate(name: str, *, threads: int = 0, strict: bool = False, record: bool =
     """The CPU under the rules of a backend. ``record``: list what the backend would refuse, with the lines,
     and go on. Raises UnknownName where nothing is known of its operators.
     """
-    from anyolo.devices.emulation import EmulatedDevice
+    from anyolo.devices.emulation import EmulatedDevice as EmulatedDevice
 
     known = [
         own.name for own in survey(ask=False) if own.kind is not None and own.kind.operators() is not None

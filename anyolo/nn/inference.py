@@ -48,7 +48,7 @@ class Inference:
     def __call__(self, images: Tensor) -> Predictions:
         height, width = images.shape[2:]
         some = self.device.images_at_once((height, width)) or len(images)
-        return Predictions.joined([self.decode(self.raw(own)) for own in images.split(some)])
+        return Predictions.joined([self.decode(self.raw(own)) for own in torch.split(images, some)])
 
 
 def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:

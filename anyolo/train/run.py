@@ -15,8 +15,7 @@ from anyolo import console
 from anyolo.config.schema import TrainVerb
 from anyolo.data.index import AnnotationIndex
 from anyolo.data.loader import Loader
-from anyolo.devices import Device
-from anyolo.devices.scaling import Scaler
+from anyolo.devices import Device, Scaler
 from anyolo.errors import TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector

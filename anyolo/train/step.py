@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from anyolo.devices import Device
-from anyolo.devices.scaling import Scaler
+from anyolo.devices import Device, Scaler
 from anyolo.structures import Batch, HeadOutput, LossReport, Preprocess, Targets
 
 Criterion = Callable[[HeadOutput, Targets], LossReport]

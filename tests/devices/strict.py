@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from anyolo.devices import DEVICES, Device
-from anyolo.devices.operators import full_name
+from anyolo.devices.operators import _MEMORY, full_name
 
 COMPOSITE = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
 # made of others by torch's own code, and yet they must give a tensor of this device
@@ -142,7 +142,8 @@ def _to_register(name):
         return None
     is_view = any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
     is_composite = any(has(name, key) for key in COMPOSITE)
-    is_listed = State.table.native is not None and name in State.table.native
+    # what moves memory about keeps torch's way, which ends in _copy_from
+    is_listed = State.table.native is not None and name in State.table.native and base not in _MEMORY
     return func if not is_composite or is_view or is_listed or base in FORCED else None
 
 

@@ -49,9 +49,10 @@ def test_family_on_backend(family, backend):
     answer = answer_of("strict_job.py", backend, next(iter(FAMILIES.get(family).models)))
     assert answer["unsupported"] == {} and answer["fallback"] == {}
     assert answer["kinds"] > 40, "the work did not reach the device"
-    for optimizer in ("SGD", "AdamW"):
+    # Adam's first steps are the signs of gradients: those near zero turn with the last bit
+    for optimizer, most in (("SGD", 1e-5), ("AdamW", 1e-4)):
         assert len(answer[optimizer]["losses"]) == 3
-        assert answer[optimizer]["difference"] < 1e-5, answer[optimizer]
+        assert answer[optimizer]["difference"] < most, answer[optimizer]
     (metrics, boxes), (judged, found) = answer["cpu"], answer["strict"]
     assert judged == pytest.approx(metrics, abs=1e-4)
     assert sum(map(len, boxes)) > 0
