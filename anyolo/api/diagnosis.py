@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,9 @@ from anyolo.config.schema import DoctorVerb
 from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError
 from anyolo.ops.letterbox import input_size
+
+WIDTH = 110
+"""Longer lines are hard to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +79,12 @@ def diagnose(device: Device, config: DoctorVerb) -> DoctorResult:
         path.write_text(text, encoding="utf-8")
 
     say = console.current()
-    say.line(f"{device.describe()} against the CPU in float64")
+    subject = _subject(config)
     _try_writing(path)
+    say.line(f"{device.describe()} against the CPU in float64")
     diagnosis = examine(
         device,
-        _subject(config),
+        subject,
         [torch.float32, *(device.profile.autocast_dtypes if config.device.amp else ())],
         runs=Path(config.run.project),
         watch=write,
@@ -124,15 +129,12 @@ def _try_writing(path: Path) -> None:
 
 def _show(result: DoctorResult, say: console.Reporter) -> None:
     diagnosis = result.diagnosis
-    say.table("", ("machine", ""), list(diagnosis.facts.items()))
+    say.table("", ("machine", ""), report.main_facts(diagnosis))
     say.table("", report.OPERATOR_COLUMNS, report.operator_rows(diagnosis))
     say.table("", report.NETWORK_COLUMNS, report.network_rows(diagnosis))
     if diagnosis.timings:
         columns = ("speed at 640 x 640", "device ms", f"{diagnosis.rival} ms", "ratio")
         say.table("", columns, report.speed_rows(diagnosis))
-    for remark in diagnosis.remarks:
-        say.line(remark)
-    rows = [(finding.severity, finding.where, finding.message) for finding in result.findings]
-    if rows:
-        say.table("", ("", "where", "what to know and do"), rows)
+    if diagnosis.findings:
+        say.line(report.findings_text(diagnosis, min(WIDTH, shutil.get_terminal_size().columns)))
     say.line(f"{report.summary(diagnosis)}; all of it in {result.report}")

@@ -57,8 +57,8 @@ class Case:
 
     ``part`` is what of anyolo calls the operator in this form, ``other`` where nothing does (but users' code
     may). The way back is tested too unless ``has_gradient`` is False. ``multiplies``: sums of products, which
-    some hardware rounds to 11 bits by default. ``unless_lacking`` names an operator that anyolo avoids where a
-    backend lacks it. ``seen`` is where this very fault was met before.
+    some hardware rounds to 11 bits by default. ``unless_lacking`` names an operator that anyolo avoids where
+    a backend lacks it. ``seen`` is where this very fault was met before.
     """
 
     operator: str
@@ -92,3 +92,16 @@ def group(part: Part, *rows: tuple[Any, ...], has_gradient: bool = True) -> Iter
             has_gradient=has_gradient,
             seen=seen[0] if seen else "",
         )
+
+
+def rows(draw: Draw) -> tuple[Tensor, ...]:
+    return (draw.normal(4, 33),)
+
+
+def cube(draw: Draw) -> tuple[Tensor, ...]:
+    return (draw.normal(3, 7, 9),)
+
+
+def wide_map(draw: Draw) -> tuple[Tensor, ...]:
+    """(B, C, H, W)."""
+    return (draw.normal(2, 20, 6, 5),)

@@ -1,13 +1,13 @@
 """A whole network on the device against float64 on the CPU: what it sees, and how it learns.
 
 Rounding spoils deep networks in ways no table foresees, so the CPU's own error in the same number type is
-measured beside the device's: the device may be ``SPREAD`` times as far from the truth.
+measured beside the device's: the device may be so many times (``Tolerance.spread``) as far from the truth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -30,15 +30,21 @@ from anyolo.audit.network_runs import (
     step,
     training_maps,
 )
-from anyolo.audit.numerics import SPREAD, TOLERANCES, difference, distance, type_name
+from anyolo.audit.numerics import TOLERANCES, difference, distance, type_name
 from anyolo.devices import Device
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector
 from anyolo.structures import Batch, Predictions, Preprocess
 
 T = TypeVar("T")
+Rows = dict[str, tuple[float, float | None]]
+"""By name: the device's distance from the truth, and the CPU's own (None: unknown)."""
 ALONE = {torch.float32: 0.02}
 """Share of final boxes without a partner that is nobody's fault; 0.1 in half precision."""
+VAGUE = 0.9
+"""Where rounding explains an error nearly as large as a tensor itself, the tensor cannot be judged alone."""
+SHORT_TYPES = (torch.float16, torch.bfloat16)
+"""Number types that show what short factors do to a network, the likelier first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +134,14 @@ class NetworkComparison:
 
     def _on_host(self, run: Callable[[Way], T], dtype: torch.dtype) -> T | None:
         """What the CPU makes of it in the same number type; None where it cannot."""
-        if dtype == torch.float32 and self.rounds_products:
-            dtype = torch.bfloat16
+        is_short = dtype == torch.float32 and self.rounds_products
         with one_thread(self._is_cpu), listening():
-            try:
-                return run(Way(self.host, dtype))
-            except (RuntimeError, NotImplementedError):
-                return None
+            for tried in SHORT_TYPES if is_short else (dtype,):
+                try:
+                    return run(Way(self.host, tried))
+                except RuntimeError:  # this torch has no such kernel for the CPU
+                    continue
+        return None
 
     def _guard(self, stage: str, dtype: torch.dtype, run: Callable[[], T]) -> T | None:
         """Run on the device; an exception is a finding, and so is what the backend says."""
@@ -160,8 +167,8 @@ class NetworkComparison:
             )
         )
 
-    def _add(self, stage: str, dtype: torch.dtype, rows: Mapping[str, tuple[float, float | None]]) -> None:
-        """Judge named pairs of error and the CPU's own error (None: unknown) and keep the worst."""
+    def _add(self, stage: str, dtype: torch.dtype, rows: Rows) -> None:
+        """Judge every row and keep the worst."""
         allowed = {name: self._allowed(dtype, noise) for name, (_, noise) in rows.items()}
         worst = max(rows, key=lambda name: _excess(rows[name][0], allowed[name]))
         wrong = [name for name in rows if rows[name][0] > allowed[name]]
@@ -180,14 +187,15 @@ class NetworkComparison:
     def _allowed(self, dtype: torch.dtype, noise: float | None) -> float:
         if noise is None or not math.isfinite(noise):
             return math.inf
-        return max(TOLERANCES[dtype].network, SPREAD * noise)
+        tolerance = TOLERANCES[dtype]
+        return max(tolerance.network, tolerance.spread * noise)
 
     def _compare_sight(self, dtype: torch.dtype) -> None:
         found = self._guard("forward", dtype, lambda: self._look(Way(self.device, dtype)))
         if found is None:
             return
         true, host = self._true_sight, self._on_host(self._look, dtype)
-        rows = {
+        rows: Rows = {
             f"level {level + 1} of {len(true.levels)}": (
                 difference(found.levels[level], expected),
                 None if host is None else difference(host.levels[level], expected),
@@ -213,7 +221,11 @@ class NetworkComparison:
             )
 
         own, noise = against(found), None if host is None else against(host)
-        allowed = math.inf if noise is None else max(ALONE.get(dtype, 0.1), SPREAD * noise.unmatched)
+        allowed = (
+            math.inf
+            if noise is None
+            else max(ALONE.get(dtype, 0.1), TOLERANCES[dtype].spread * noise.unmatched)
+        )
         self.report.measures.append(
             Measure(
                 stage="boxes",
@@ -255,7 +267,9 @@ class NetworkComparison:
         expected, found = (
             judge(s.model, s.spec, maps, s.batch.targets, device) for device in (self.host, self.device)
         )
-        rows = {f"item {name}": (_relative(found.items[name], x), 0.0) for name, x in expected.items.items()}
+        rows: Rows = {
+            f"item {name}": (_relative(found.items[name], x), 0.0) for name, x in expected.items.items()
+        }
         pairs = zip(found.gradients, expected.gradients, strict=True)
         rows |= {f"gradient of level {n}": (distance(a, b), 0.0) for n, (a, b) in enumerate(pairs, 1)}
         self._add("loss of given maps", torch.float32, rows)
@@ -267,7 +281,7 @@ class NetworkComparison:
         true, host = self._true_step, self._on_host(self._step, dtype)
         if host is not None:
             self.report.seconds[f"training step, {type_name(dtype)}"] = found.seconds, host.seconds
-        rows = {
+        rows: Rows = {
             name: (_relative(found.items[name], x), None if host is None else _relative(host.items[name], x))
             for name, x in true.items.items()
         }
@@ -280,20 +294,19 @@ class NetworkComparison:
     def _add_tensors(
         self, stage: str, dtype: torch.dtype, found: Stepped, host: Stepped | None, true: Stepped
     ) -> None:
-        """Per tensor, by the names that the weights file uses."""
-        ours, truth = getattr(found, stage), getattr(true, stage)
-        plain = getattr(host, stage) if host is not None else {}
-        whole = math.sqrt(sum(float(x.norm()) ** 2 for x in truth.values()))
-        least = 1e-6 * whole
-        rows: dict[str, tuple[float, float | None]] = {}
-        dead: list[str] = []
+        """All tensors together, and each by its name in the weights file where rounding lets it be judged."""
+        truth: dict[str, Tensor] = getattr(true, stage)
+        ours: dict[str, Tensor] = getattr(found, stage)
+        plain: dict[str, Tensor] | None = getattr(host, stage) or None if host is not None else None
+        # a tensor far smaller than the rest is rounding error and nothing else
+        least = 1e-6 * float(_joined(truth, truth).norm())
+        rows: Rows = {}
         for name, expected in truth.items():
             own = ours.get(name, torch.zeros_like(expected))
-            noise = distance(plain[name], expected, least=least) if name in plain else None
+            noise = distance(plain[name], expected, least=least) if plain else None
             rows[name] = distance(own, expected, least=least), noise
-            if not own.any() and float(expected.norm()) > least and not (name in plain and not plain[name].any()):
-                dead.append(name)
-        self._add(stage, dtype, rows)
+        dead = [n for n, x in truth.items() if float(x.norm()) > least and not ours.get(n, x * 0).any()]
+        dead = [name for name in dead if plain is None or plain[name].any()]
         if dead:
             message = f"{len(dead)} of {len(rows)} are all zero and should not be: {', '.join(dead[:3])}"
             self._find("dead", "error", f"{stage}: {dead[0]}", dtype, message)
@@ -301,6 +314,16 @@ class NetworkComparison:
             self.report.gradients[type_name(dtype)] = {
                 name: (error, self._allowed(dtype, noise)) for name, (error, noise) in rows.items()
             }
+        together = _joined(truth, truth)
+        noise = distance(_joined(plain, truth), together) if plain else None
+        clear = {
+            n: row for n, row in rows.items() if self._allowed(dtype, row[1]) < VAGUE or math.isinf(row[0])
+        }
+        self._add(stage, dtype, {"all tensors": (distance(_joined(ours, truth), together), noise), **clear})
+
+
+def _joined(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
+    return torch.cat([tensors[name].flatten() for name in names if name in tensors])
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,11 +14,12 @@ import torch
 from torch import Tensor
 
 from anyolo.audit.cases import PHASES, Case, Draw
-from anyolo.audit.findings import Finding, Severity
+from anyolo.audit.findings import SEVERITIES, Finding, Severity
+from anyolo.audit.foreign_cases import foreign_cases
 from anyolo.audit.host import Host
 from anyolo.audit.layer_cases import layer_cases
 from anyolo.audit.listening import first_lines, listening, texts
-from anyolo.audit.numerics import SHORT_MANTISSA, SPREAD, TOLERANCES, describe, difference, type_name
+from anyolo.audit.numerics import SHORT_MANTISSA, TOLERANCES, describe, difference, type_name
 from anyolo.audit.tensor_cases import tensor_cases
 from anyolo.devices import Device, emulate
 from anyolo.errors import ConfigError
@@ -59,7 +62,7 @@ class Outcome:
 
 
 def all_cases() -> list[Case]:
-    return [*layer_cases(), *tensor_cases()]
+    return [*layer_cases(), *tensor_cases(), *foreign_cases()]
 
 
 def cases_for(device: Device, dtype: torch.dtype) -> list[Case]:
@@ -124,8 +127,8 @@ def _weigh(
     heard: tuple[str, ...],
 ) -> Outcome:
     error, host_error = difference(found, truth), difference(host, truth)
-    tolerance = TOLERANCES[dtype].operator
-    allowed = max(tolerance, SPREAD * host_error) if math.isfinite(host_error) else math.inf
+    tolerance = TOLERANCES[dtype]
+    allowed = max(tolerance.operator, tolerance.spread * host_error)
     is_single = dtype == torch.float32
     verdict: Verdict = "right"
     if error > allowed:
@@ -169,12 +172,14 @@ def _run(case: Case, inputs: tuple[Tensor, ...], device: Device, dtype: torch.dt
     with device.region("backward"):
         gradients = torch.autograd.grad(ends, starts, weights, allow_unused=True)
     return found + [
-        (f"gradient of input {number}", x.detach().cpu()) for number, x in enumerate(gradients) if x is not None
+        (f"gradient of input {number}", x.detach().cpu())
+        for number, x in enumerate(gradients)
+        if x is not None
     ]
 
 
 def _rounded(inputs: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Numbers that ``dtype`` can hold, the first input in that type: weights stay float32 in mixed precision."""
+    """Numbers that ``dtype`` can hold, the first input in that type: weights stay float32 under autocast."""
     if dtype == torch.float32:
         return inputs
     first = next((x for x in inputs if x.is_floating_point()), None)
@@ -204,27 +209,26 @@ def _with_record(outcome: Outcome, inputs: tuple[Tensor, ...], device: Device) -
 
 
 def operator_findings(outcomes: Iterable[Outcome]) -> list[Finding]:
-    """One finding per operator and kind of trouble, with its worst form."""
-    groups: dict[tuple[str, Verdict, Severity], list[Outcome]] = {}
-    total: dict[str, int] = {}
+    """One finding per operator and kind of trouble, as grave as its gravest form."""
+    groups: dict[tuple[str, Verdict], list[Outcome]] = {}
+    total: Counter[str] = Counter()
     voices: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        operator = outcome.case.operator
-        total[operator] = total.get(operator, 0) + 1
+        total[outcome.case.operator] += 1
         if outcome.severity is not None:
-            groups.setdefault((operator, outcome.verdict, outcome.severity), []).append(outcome)
+            groups.setdefault((outcome.case.operator, outcome.verdict), []).append(outcome)
         for text in outcome.heard:
             voices.setdefault(text, []).append(outcome)
     found = [
         Finding(
             id=f"operator.{verdict}",
-            severity=severity,
+            severity=min((o.severity for o in members if o.severity), key=SEVERITIES.index),
             where=f"operator {operator}",
             message=_sentence(members, total[operator]),
         )
-        for (operator, verdict, severity), members in groups.items()
+        for (operator, verdict), members in groups.items()
     ]
-    return found + [_voiced(text, members) for text, members in voices.items()]
+    return found + list(_voiced(voices))
 
 
 def _sentence(members: list[Outcome], tests: int) -> str:
@@ -232,9 +236,9 @@ def _sentence(members: list[Outcome], tests: int) -> str:
     types = ", ".join(dict.fromkeys(type_name(outcome.dtype) for outcome in members))
     place = f"{worst.case.form}: " if worst.case.form else ""
     share = f"in {len(members)} of {tests} tests ({types})"
-    use = "" if worst.case.is_used else " anyolo does not call it so; your own code might."
+    use = "" if worst.case.is_used else f" {_UNUSED}"
     if worst.verdict == "raised":
-        return f"refused {share}; {place}{worst.detail}.{use}"
+        return f"refused {share}; {place}{worst.detail.rstrip('.')}.{use}"
     amount = f"{worst.error:.2g} of the largest value, rounding explains {worst.allowed:.1g}"
     if not math.isfinite(worst.error):
         amount = "not a matter of rounding"
@@ -243,18 +247,32 @@ def _sentence(members: list[Outcome], tests: int) -> str:
             f"multiplies float32 with 11 bits (TF32 or the like) {share}: off by {amount}. Usual on "
             "accelerators and enough for training; the backend has a switch for full float32."
         )
-    known = f" On record: {worst.foreseen}." if worst.foreseen else ""
+    known = f" On record: {worst.foreseen.rstrip('.')}." if worst.foreseen else ""
     places = ", ".join(dict.fromkeys(o.case.seen for o in members if o.case.seen))
     seen = f" Seen before: {places}." if places else ""
-    return f"{worst.verdict} {share}, off by {amount}; {place}{worst.detail}.{known}{seen}{use}"
+    return f"{worst.verdict} {share}, off by {amount}; {place}{worst.detail.rstrip('.')}.{known}{seen}{use}"
 
 
-def _voiced(text: str, members: list[Outcome]) -> Finding:
-    is_used = any(outcome.case.is_used for outcome in members)
-    names = list(dict.fromkeys(outcome.case.operator for outcome in members))
-    return Finding(
-        id="operator.warned",
-        severity="warning" if is_used else "info",
-        where=f"operator {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}",
-        message=f"the backend says: {text}",
-    )
+def _voiced(voices: Mapping[str, list[Outcome]]) -> Iterator[Finding]:
+    """What the backend said: one finding for all that it said in the same words of different operators."""
+    same: dict[tuple[str, bool], dict[str, list[Outcome]]] = {}
+    for text, members in voices.items():
+        is_used = any(outcome.case.is_used for outcome in members)
+        subject = _QUOTED.search(text)
+        words = text.replace(subject[0], "'...'") if subject else text
+        same.setdefault((words, is_used), {})[subject[1] if subject else ""] = members
+    for (words, is_used), subjects in same.items():
+        cases = dict.fromkeys(o.case.operator for members in subjects.values() for o in members)
+        of = f" of {', '.join(filter(None, subjects))}" if any(subjects) else ""
+        use = "" if is_used else f" {_UNUSED}"
+        yield Finding(
+            id="operator.warned",
+            severity="warning" if is_used else "info",
+            where=f"operator {', '.join(list(cases)[:3])}"
+            + (f" and {len(cases) - 3} more" if len(cases) > 3 else ""),
+            message=f"the backend says{of}: {words.rstrip('.')}.{use}",
+        )
+
+
+_QUOTED = re.compile(r"'([\w:.]+)'")
+_UNUSED = "anyolo does not call it so; your own code might."

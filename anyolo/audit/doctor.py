@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from anyolo.audit.compare_network import NetworkComparison, NetworkReport, Subje
 from anyolo.audit.compare_operators import (
     Announce,
     Outcome,
+    Verdict,
     cases_for,
     compare_operators,
     operator_findings,
@@ -62,14 +64,8 @@ class Diagnosis:
             own = [outcome for outcome in self.outcomes if outcome.dtype == dtype]
             measured = [outcome for outcome in own if outcome.verdict != "raised"]
             worst = max(measured, key=lambda o: o.error / (o.allowed or 1), default=None)
-            rows.append(
-                OperatorRow(
-                    type_name(dtype),
-                    len(own),
-                    *(sum(o.verdict == v for o in own) for v in ("right", "inexact", "wrong", "raised")),
-                    worst,
-                )
-            )
+            verdicts = Counter(outcome.verdict for outcome in own)
+            rows.append(OperatorRow(type_name(dtype), len(own), verdicts, worst))
         return rows
 
 
@@ -78,10 +74,7 @@ class OperatorRow(NamedTuple):
 
     dtype: str
     tests: int
-    right: int
-    inexact: int
-    wrong: int
-    refused: int
+    verdicts: Counter[Verdict]
     worst: Outcome | None
 
 
@@ -112,7 +105,7 @@ def examine(
         comparison = NetworkComparison(subject, device, announce, rounds_products=rounds)
         diagnosis.network = comparison.report
         comparison.run(dtypes)
-    if not is_emulated(device):
+    if not is_emulated(device) and (torch.get_num_threads() > 1 or not _is_processor(device)):
         with _announcing(diagnosis, watch, "speed", len(JOBS)) as announce:
             _examine_speed(diagnosis, device, announce)
     diagnosis.remarks = device.remarks()
@@ -138,7 +131,9 @@ def _examine_machine(diagnosis: Diagnosis, device: Device, runs: Path) -> None:
     own = {
         "device": diagnosis.device,
         **({"processor": processor.describe()} if not _is_processor(device) else {}),
-        **({"device memory": f"{size(memory.total_bytes)}, {size(memory.free_bytes)} free"} if memory else {}),
+        **(
+            {"device memory": f"{size(memory.total_bytes)}, {size(memory.free_bytes)} free"} if memory else {}
+        ),
         **device.versions(),
     }
     diagnosis.facts = {**own, **versions(), **describe_machine(machine)}
@@ -153,8 +148,8 @@ def _examine_speed(diagnosis: Diagnosis, device: Device, announce: Announce) -> 
     heavy = [t for t in diagnosis.timings if t.name in {"conv2d 3x3", "matmul 512"} and t.ratio is not None]
     if is_processor and threads > 1 and heavy and all(t.ratio > SLOWED for t in heavy if t.ratio):
         message = (
-            f"{threads} threads take {min(t.ratio or 0 for t in heavy):.1f} times as long as one: other programs "
-            "use the cores, or fewer are usable than the system says. Use threads=1 and compare."
+            f"{threads} threads take {min(t.ratio or 0 for t in heavy):.1f} times as long as one: other "
+            "programs use the cores, or fewer are usable than the system says. Use threads=1 and compare."
         )
         diagnosis.machine.append(
             Finding(id="machine.threads.slow", severity="warning", where="threads", message=message)

@@ -79,7 +79,8 @@ def control_groups(root: Path, controller: str) -> Iterator[Path]:
         top = mounted / controllers if controllers else mounted
         own = top / place.lstrip("/")
         # inside a container the path is the host's, and only the top exists
-        yield from dict.fromkeys([own, *own.parents][: len(own.parts) - len(top.parts)] + [top])
+        below = [own, *own.parents][: len(own.parts) - len(top.parts)]
+        yield from dict.fromkeys([*below, top])
 
 
 def _words(path: Path) -> list[str]:

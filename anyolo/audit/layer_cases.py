@@ -94,7 +94,9 @@ PLAIN_LAYERS: dict[str, Callable[[Tensor], Outputs]] = {
     "cat of channels": lambda x: torch.cat((x, x.flip(1) * 0.5, x[:, :3]), 1),
     "split of channels": lambda x: [part * 2 for part in torch.split(x, [3, 5], 1)],
     "sum of two maps": lambda x: x + x.transpose(2, 3),
-    "focus (strided slices)": lambda x: torch.cat((x[..., ::2, ::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]), 1),
+    "focus (strided slices)": lambda x: torch.cat(
+        (x[..., ::2, ::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]), 1
+    ),
     "shuffle of channels": lambda x: x.view(2, 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
     "mean over the map": lambda x: x.mean((2, 3)),
 }
@@ -143,7 +145,7 @@ def _drawn(*shapes: tuple[int, ...]) -> Callable[[Draw], tuple[Tensor, ...]]:
 
 
 def _distinct(draw: Draw) -> tuple[Tensor, ...]:
-    """No two numbers of a map are equal, also in 8 bits: which of equals is the largest is anybody's choice."""
+    """No two numbers of a map are equal, also in 8 bits: which of equals is largest is anybody's choice."""
     ranks = draw.uniform(2, 2 * CHANNELS, 100).argsort(-1)
     return (ranks.view(2, 2 * CHANNELS, 10, 10).float() / 32 - 1.5,)
 

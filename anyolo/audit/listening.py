@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ def listening() -> Iterator[list[warnings.WarningMessage]]:
         yield heard
 
 
+_PLACE = re.compile(r" \((?:Triggered internally at )?\S+:\d+\.?\)$")
+
+
 def texts(heard: Iterable[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Each text once, in order."""
-    return tuple(dict.fromkeys(first_lines(word.message) for word in heard))
+    """Each text once, in order, without the line of torch or of our own test at its end."""
+    return tuple(dict.fromkeys(_PLACE.sub("", first_lines(word.message)) for word in heard))
 
 
 def first_lines(said: BaseException | Warning | str, length: int = 300) -> str:

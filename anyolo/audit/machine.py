@@ -113,7 +113,7 @@ def describe_machine(machine: Machine) -> dict[str, str]:
         "vector units": ", ".join(machine.vector_units) or "unknown",
         "half precision": ", ".join(machine.autocast_dtypes) or "none",
         "oneDNN": "present" if machine.has_onednn else "absent",
-        "numba": "present" if machine.has_numba else "absent",
+        **({} if machine.has_numba else {"numba": "absent"}),
         "memory": size(machine.memory_bytes) + ("" if math.isinf(limit) else f", limited to {size(limit)}"),
         "/dev/shm": "none" if machine.shared_bytes is None else size(machine.shared_bytes),
         "free disk": f"{size(machine.disk_bytes)} for {machine.disk_folder}",
@@ -135,8 +135,8 @@ def _thread_findings(machine: Machine) -> list[Finding]:
                 "threads",
                 "warning",
                 "threads",
-                f"torch uses {machine.threads} threads{because} on {machine.cores:g} usable cores: they wait for "
-                f"each other. Use threads={cores}, or set OMP_NUM_THREADS={cores}.",
+                f"torch uses {machine.threads} threads{because} on {machine.cores:g} usable cores: they wait "
+                f"for each other. Use threads={cores}, or set OMP_NUM_THREADS={cores}.",
             )
         ]
     if machine.threads * 2 <= cores:
@@ -145,8 +145,8 @@ def _thread_findings(machine: Machine) -> list[Finding]:
                 "threads",
                 "info",
                 "threads",
-                f"torch uses {machine.threads} of {cores} usable cores{because}. If nothing else needs them, use "
-                f"threads={cores}.",
+                f"torch uses {machine.threads} of {cores} usable cores{because}. If nothing else needs them, "
+                f"use threads={cores}.",
             )
         ]
     return []
@@ -154,14 +154,20 @@ def _thread_findings(machine: Machine) -> list[Finding]:
 
 def _processor_findings(machine: Machine) -> list[Finding]:
     found = []
-    if machine.architecture in {"x86_64", "AMD64"} and machine.vector_units and "AVX2" not in machine.vector_units:
+    if (
+        machine.architecture in {"x86_64", "AMD64"}
+        and machine.vector_units
+        and "AVX2" not in machine.vector_units
+    ):
         message = "this processor (or virtual machine) has no AVX2: torch is several times slower on it"
         found.append(_finding("vector", "warning", "processor", message))
     if not machine.autocast_dtypes:
         message = "no units for bfloat16: the CPU computes in float32, amp=True changes nothing on it"
         found.append(_finding("bfloat16", "info", "processor", message))
     if not machine.has_onednn:
-        message = "this torch is built without oneDNN: convolutions on the CPU are slow. Install torch from PyPI."
+        message = (
+            "this torch is built without oneDNN: convolutions on the CPU are slow. Install torch from PyPI."
+        )
         found.append(_finding("onednn", "warning", "torch", message))
     if not machine.has_numba:
         message = (
@@ -184,8 +190,8 @@ def _room_findings(machine: Machine) -> list[Finding]:
         found.append(_finding("memory", "warning", "memory", message))
     if machine.shared_bytes is not None and machine.shared_bytes < LITTLE_SHARED:
         message = (
-            f"{size(machine.shared_bytes)}: anyolo's loader does not use it, but torch's DataLoader dies of it "
-            "(Bus error). In a container: docker run --shm-size=2g."
+            f"{size(machine.shared_bytes)}: anyolo's loader does not use it, but torch's DataLoader dies of "
+            "it (Bus error). In a container: docker run --shm-size=2g."
         )
         found.append(_finding("shm", "info", "/dev/shm", message))
     return found

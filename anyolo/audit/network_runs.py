@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anyolo.audit.host import Host
 from anyolo.config.schema import LossConfig, OptimConfig
 from anyolo.devices import Device
 from anyolo.families.base import FamilySpec
@@ -51,7 +51,7 @@ class Way:
 
 class _Exact(Preprocess):
     def normalise(self, images: Tensor) -> Tensor:
-        return super(_Exact, self).normalise(images).double()
+        return super().normalise(images).double()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def look(model: Detector, preprocess: Preprocess, images: Tensor, way: Way) -> S
 
 def decode(model: Detector, levels: tuple[Tensor, ...], device: Device) -> Predictions:
     """Decode maps that lie on the host."""
-    own = device.prepare(copy.deepcopy(model)).eval()
+    own = _placed(model, device)
     moved = HeadOutput(tuple(device.arrange(device.to(x)) for x in levels))
     with torch.no_grad(), device.region("decode"):
         predictions = own.decode(moved)
@@ -97,7 +97,7 @@ class Judged:
 
 def judge(model: Detector, spec: FamilySpec, output: HeadOutput, targets: Targets, device: Device) -> Judged:
     """The loss of given maps (on the host, float32), and its gradient."""
-    criterion = device.to(spec.criterion(device.prepare(copy.deepcopy(model)), LossConfig()))
+    criterion = device.to(spec.criterion(_placed(model, device), LossConfig()))
     levels, aux = (
         tuple(device.arrange(device.to(x)).detach().requires_grad_() for x in maps)
         for maps in (output.levels, output.aux)
@@ -138,7 +138,7 @@ def step(model: Detector, spec: FamilySpec, preprocess: Preprocess, batch: Batch
     Raises RuntimeError where no attempt came through.
     """
     device = way.device
-    own = device.prepare(copy.deepcopy(way.model(model)).train())
+    own = device.prepare((way.model(model) if way.is_exact else copy.deepcopy(model)).train())
     before = {name: _home(x) for name, x in own.named_parameters()}
     criterion = device.to(spec.criterion(own, LossConfig()))
     optimizer = build_optimizer(own, OPTIMIZER, device, batch=len(batch.images))
@@ -153,32 +153,36 @@ def step(model: Detector, spec: FamilySpec, preprocess: Preprocess, batch: Batch
     def keep(*_: Any) -> None:
         with device.host():
             fresh = {name: _home(x.grad) for name, x in own.named_parameters() if x.grad is not None}
-            if attempt == ATTEMPTS or all(bool(x.isfinite().all()) for x in fresh.values()):
+            if attempts == ATTEMPTS or all(bool(x.isfinite().all()) for x in fresh.values()):
                 gradients.update(fresh)
 
     handle = optimizer.register_step_pre_hook(keep)
     scaler = device.scaler(way.autocast)
-    statistics: Mapping[str, Tensor] = dict(own.named_buffers())
-    try:
-        for attempt in range(1, ATTEMPTS + 1):
-            start = time.perf_counter()
-            report = train_step(own, criterion, [batch], optimizer, device, scaler, config)
-            items = {name: _home(x) for name, x in report.items.items()}
-            seconds = time.perf_counter() - start
-            if gradients:
-                break
-        else:
-            raise RuntimeError(f"all of {ATTEMPTS} steps were left out: the gradients overflow at every scale")
-    finally:
-        handle.remove()
+    attempts, seconds, items = 0, 0.0, {}
+    while not gradients and attempts < ATTEMPTS:
+        attempts += 1
+        start = time.perf_counter()
+        report = train_step(own, criterion, [batch], optimizer, device, scaler, config)
+        items = {name: _home(x) for name, x in report.items.items()}
+        seconds = time.perf_counter() - start
+    handle.remove()
+    if not gradients:
+        raise RuntimeError(f"all of {ATTEMPTS} steps were left out: the gradients overflow at every scale")
+    statistics = {name: _home(x) for name, x in own.named_buffers() if x.is_floating_point()}
     return Stepped(
         items=items,
         gradients=gradients,
         updates={name: _home(x) - before[name] for name, x in own.named_parameters() if name in gradients},
-        # a step that is tried again has moved them already
-        statistics={n: _home(x) for n, x in statistics.items() if attempt == 1 and x.is_floating_point()},
+        # a step that was tried again has moved them more than once
+        statistics=statistics if attempts == 1 else {},
         seconds=seconds,
     )
+
+
+def _placed(model: Detector, device: Device) -> Detector:
+    """The model on the device, or itself where it lies there already."""
+    is_there = device.torch_device == Host().torch_device and not device.profile.channels_last
+    return model if is_there else device.prepare(copy.deepcopy(model))
 
 
 def _home(tensor: Tensor) -> Tensor:

@@ -259,13 +259,18 @@ class AuditVerb:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExaminedModelConfig(ModelConfig):
+    model: A[str, "weights file (.pt), model name or YAML of rows to examine the device with"] = "yolov8n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorVerb:
     """Compare a device with the CPU, number by number, and look for what makes this machine slow."""
 
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(model="yolov8n"))
+    model: ExaminedModelConfig = field(default_factory=ExaminedModelConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     imgsz: A[int | tuple[int, int], "input size in pixels"] = 160
-    output: A[str, "where to write the report to attach to an issue"] = ""
+    output: A[str, "file or folder of the report to attach to an issue; the current folder if not given"] = ""
     run: RunConfig = field(default_factory=RunConfig)
 
 

@@ -140,8 +140,8 @@ def _with_tensors(func: OpOverload, args: Sequence[Any]) -> Sequence[Any]:
 
 @cache
 def _tensor_places(func: OpOverload) -> frozenset[int]:
-    arguments = enumerate(func._schema.arguments)
-    return frozenset(place for place, argument in arguments if str(argument.type) in {"Tensor", "Optional[Tensor]"})
+    kinds = [str(argument.type) for argument in func._schema.arguments]
+    return frozenset(place for place, kind in enumerate(kinds) if kind in {"Tensor", "Optional[Tensor]"})
 
 
 @contextmanager

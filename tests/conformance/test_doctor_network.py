@@ -102,7 +102,9 @@ def test_a_right_device_is_right(kind):
     assert single["boxes"].worst.split()[0] == single["boxes"].worst.split()[2], single["boxes"].worst
     boxes = int(single["boxes"].worst.split()[2])
     assert boxes > 20
-    assert set(report.gradients["float32"]) == {n for n, p in subject().model.named_parameters() if p.requires_grad}
+    assert set(report.gradients["float32"]) == {
+        n for n, p in subject().model.named_parameters() if p.requires_grad
+    }
 
 
 def test_a_layer_without_gradient_is_named():
@@ -126,7 +128,12 @@ FAULTS = [
     (broken.convolution_off, None, {"network.forward", "network.gradients"}, ""),
     (broken.wrong_atan, None, {"network.loss"}, "although both sides were given the same maps"),
     (broken.shifted_add, {"decode"}, {"network.decode"}, "px"),
-    (broken.forgetful_add, {"optimizer"}, {"network.updates"}, "the optimizer changed the weights differently"),
+    (
+        broken.forgetful_add,
+        {"optimizer"},
+        {"network.updates"},
+        "the optimizer changed the weights differently",
+    ),
     (broken.late_cumsum, None, {"network.raised"}, "IndexError"),
     (broken.nan_silu, None, {"network.forward"}, "infinitely"),
 ]
@@ -156,4 +163,11 @@ def test_short_products_are_judged_by_what_they_do_to_the_network():
 def test_an_emulated_device_computes_as_the_cpu_does():
     report = compare(emulate("directml"))
     assert [f for f in report.findings if f.severity == "error"] == []
-    assert {m.stage for m in report.measures} >= {"forward", "decode", "boxes", "loss", "gradients", "updates"}
+    assert {m.stage for m in report.measures} >= {
+        "forward",
+        "decode",
+        "boxes",
+        "loss",
+        "gradients",
+        "updates",
+    }

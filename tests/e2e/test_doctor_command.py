@@ -20,7 +20,9 @@ def small(tmp_path, monkeypatch):
     """Settings of a short examination, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     rows = yaml.safe_load(FAMILIES.get("yolov8").rows_text())
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**rows, "nc": 4, "scales": {"t": [0.33, 0.125, 256]}}))
+    (tmp_path / "small.yaml").write_text(
+        yaml.safe_dump({**rows, "nc": 4, "scales": {"t": [0.33, 0.125, 256]}})
+    )
     return ["doctor", f"model={tmp_path / 'small.yaml'}", "imgsz=64"]
 
 
@@ -29,7 +31,14 @@ def test_a_right_device_ends_with_0_and_a_report(small, tmp_path, capsys):
     (report,) = tmp_path.glob("doctor-cpu-*.md")
     assert re.fullmatch(r"doctor-cpu-\d{4}-\d\d-\d\d-\d{4}\.md", report.name)
     text = report.read_text()
-    for words in ("**no errors in", "## Machine", "| torch |", "conv2d (3x3, plain)", "gradient, float32", "ratio"):
+    for words in (
+        "**no errors in",
+        "## Machine",
+        "| torch |",
+        "conv2d (3x3, plain)",
+        "gradient, float32",
+        "ratio",
+    ):
         assert words in text, words
     assert "UNFINISHED" not in text
     shown = capsys.readouterr().out

@@ -48,7 +48,12 @@ def test_a_good_machine_gives_no_finding():
     "changes, name, severity, words",
     [
         ({"cores": 2.0}, "threads", "warning", "8 threads on 2 usable cores"),
-        ({"cores": 1.5, "threads": 4, "variables": {"OMP_NUM_THREADS": "4"}}, "threads", "warning", "threads=1"),
+        (
+            {"cores": 1.5, "threads": 4, "variables": {"OMP_NUM_THREADS": "4"}},
+            "threads",
+            "warning",
+            "threads=1",
+        ),
         ({"cores": 0.5, "threads": 2}, "threads", "warning", "threads=1"),
         ({"threads": 1, "variables": {"OMP_NUM_THREADS": "1"}}, "threads", "info", "OMP_NUM_THREADS=1"),
         ({"vector_units": ("AVX",)}, "vector", "warning", "AVX2"),
@@ -140,4 +145,9 @@ def test_this_machine_can_be_looked_at(tmp_path):
 
 
 def test_sizes_for_people():
-    assert [size(n) for n in (64 * 2**20, GIB, 1.5 * GIB, math.inf)] == ["64 MiB", "1.0 GiB", "1.5 GiB", "unknown"]
+    assert [size(n) for n in (64 * 2**20, GIB, 1.5 * GIB, math.inf)] == [
+        "64 MiB",
+        "1.0 GiB",
+        "1.5 GiB",
+        "unknown",
+    ]

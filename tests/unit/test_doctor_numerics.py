@@ -90,10 +90,15 @@ def test_moved_and_missing_boxes_stand_alone():
 
 def test_a_box_at_the_threshold_needs_no_partner():
     found = predictions(scores=(0.9, 0.8, 0.2501))
-    assert match(predictions(scores=(0.9, 0.8, 0.2499)), found, conf=0.25, min_iou=0.99, score_share=1e-3).alone == 0
+    assert (
+        match(predictions(scores=(0.9, 0.8, 0.2499)), found, conf=0.25, min_iou=0.99, score_share=1e-3).alone
+        == 0
+    )
 
 
 def test_confidence_lets_some_candidates_pass():
-    many = Predictions(torch.zeros(2, 100, 4), torch.linspace(0, 1, 100).view(1, 100, 1).expand(2, -1, 3).clone())
+    many = Predictions(
+        torch.zeros(2, 100, 4), torch.linspace(0, 1, 100).view(1, 100, 1).expand(2, -1, 3).clone()
+    )
     assert confidence(many) == pytest.approx(60 / 99)
     assert confidence(predictions()) == pytest.approx(0.3)
