@@ -92,8 +92,8 @@ class CPU(Device):
         compile=True,
         dist_backend="gloo",
         limits=(
-            ("amp", "this processor has no units for bfloat16"),
-            ("half", "this processor has no units for bfloat16"),
+            ("amp", "torch finds no units for bfloat16 in this processor"),
+            ("half", "torch finds no units for bfloat16 in this processor"),
         ),
         sources=("https://docs.pytorch.org/docs/stable/amp.html",),
     )

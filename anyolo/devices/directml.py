@@ -15,6 +15,7 @@ from anyolo.devices.probe import ask
 
 _PLUGIN = "torch_directml"
 _TORCH = "2.4.1"
+_OURS = torch.__version__.partition("+")[0]
 _NEWEST_PYTHON = (3, 12)
 
 
@@ -46,6 +47,12 @@ class DirectML(Device):
         return reason
 
     @classmethod
+    def advice(cls) -> str:
+        if find_spec(_PLUGIN) is not None and _OURS == _TORCH:
+            return "Windows, or WSL 2 with /dev/dxg, and a DirectX 12 card with its driver"
+        return super().advice()
+
+    @classmethod
     def count(cls) -> int:
         return int(_plugin().device_count())
 
@@ -68,9 +75,8 @@ def _problem() -> str | None:
     answer = ask(f"import {_PLUGIN} as d; print(int(d.is_available() and d.device_count()))")
     if not answer.problem:
         return None if answer.text != "0" else f"{_PLUGIN} finds no DirectX 12 card"
-    ours = torch.__version__.partition("+")[0]
-    if ours != _TORCH:
-        return f"{_PLUGIN} is made for torch {_TORCH}, here is {ours} ({answer.problem})"
+    if _OURS != _TORCH:
+        return f"{_PLUGIN} is made for torch {_TORCH}, here is {_OURS} ({answer.problem})"
     how = "crashes" if answer.crashed else "fails"
     return (
         f"{_PLUGIN} is installed and {how} here ({answer.problem}): no DirectX 12 card, or no driver of one"

@@ -66,13 +66,14 @@ def test_a_plugin_that_crashes_is_reported(
     directml = DEVICES.get("directml")
     module = sys.modules[directml.__module__]
     module._problem.cache_clear()
-    monkeypatch.setattr(module, "_TORCH", module.torch.__version__.partition("+")[0])
+    monkeypatch.setattr(module, "_OURS", "2.4.1")
     environment = dict(os.environ)
     try:
         reason = directml.unavailable()
     finally:
         module._problem.cache_clear()
     assert wanted in reason if wanted else reason is None
+    assert directml.advice().startswith("Windows, or WSL 2"), "what is installed need not be installed"
     assert dict(os.environ) == environment
 
 
@@ -83,10 +84,12 @@ def test_a_plugin_for_another_torch_is_told_apart(tmp_path: Path, monkeypatch: p
     directml = DEVICES.get("directml")
     module = sys.modules[directml.__module__]
     module._problem.cache_clear()
-    monkeypatch.setattr(module, "_TORCH", "1.2.3")
+    monkeypatch.setattr(module, "_OURS", "2.13.0")
     try:
         reason = directml.unavailable()
     finally:
         module._problem.cache_clear()
-    assert reason is not None and reason.startswith("torch_directml is made for torch 1.2.3, here is ")
-    assert "undefined symbol" in reason
+    assert reason is not None and reason.startswith(
+        "torch_directml is made for torch 2.4.1, here is 2.13.0 ("
+    )
+    assert "undefined symbol" in reason and directml.advice().startswith("pip install torch-directml==")
