@@ -121,13 +121,15 @@ class Runner(Protocol):
 class Format(Protocol):
     """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``.
 
-    ``abilities`` are the settings, of those in ``WISHES``, that it can fulfil.
+    ``abilities`` are the settings, of those in ``WISHES``, that it can fulfil. ``remark`` is what users must
+    be told of every artefact, mostly nothing.
     """
 
     name: str
     suffix: str
     requires: tuple[str, ...]
     abilities: frozenset[str]
+    remark: str
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         """Raises ExportError for what this format cannot express."""

@@ -110,6 +110,8 @@ def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathL
         beside = _publish(staged, final, manifest, found)
     if verification is not None:
         _tell(final, verification)
+    if format.remark:
+        console.current().line(f"{final}: {format.remark}")
     lines = lines_to_run(manifest, format, final.name) if config.nms else ""
     return ExportResult(artifact=final, format=name, manifest=beside, verification=verification, lines=lines)
 

@@ -47,6 +47,10 @@ class MLU270Format:
     suffix = "_mlu270"
     requires = ("torch", "numpy")
     abilities = frozenset({"int8"})
+    remark = (
+        "network.py and postprocess.py were run and compared; port_mlu270.py and port_mlu370.py hold "
+        "Cambricon's own calls, which cannot be run without Cambricon's software: see README.md in the folder"
+    )
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         decoded = model.decoded

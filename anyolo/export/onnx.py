@@ -27,6 +27,7 @@ class OnnxFormat:
     suffix = ".onnx"
     requires = ("onnx", "onnxruntime", "onnxslim")
     abilities = frozenset({"dynamic"})
+    remark = ""
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         import onnx

@@ -23,6 +23,7 @@ class TorchScriptFormat:
     suffix = ".torchscript"
     requires = ("torch",)
     abilities = frozenset({"dynamic"})
+    remark = ""
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
         with quiet(), torch.no_grad():

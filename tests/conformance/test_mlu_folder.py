@@ -347,7 +347,11 @@ def test_names_that_users_type(tmp_path: Path) -> None:
 
 class Ear(console.NullReporter):
     def __init__(self) -> None:
+        self.lines: list[str] = []
         self.warnings: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -359,6 +363,7 @@ def test_another_activation_is_said_and_compared(name: str, source: Path, tmp_pa
         result = export(tmp_path, activation=name, source=str(source), conf=0.01)
     assert result.verified and result.verification is not None
     assert any(f"activation={name} replaces" in line for line in ear.warnings)
+    assert any("which cannot be run without Cambricon's software" in line for line in ear.lines)
     assert json.loads(result.manifest.read_text())["activation"] == name
     text = (result.artifact / "network.py").read_text()
     assert "silu" not in text and ("hardswish" if name == "hardswish" else f"F.{name}") in text
