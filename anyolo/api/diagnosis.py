@@ -15,9 +15,9 @@ import torch
 from anyolo import console
 from anyolo.api.models import open_model
 from anyolo.audit import doctor_report as report
-from anyolo.audit.compare_network import Subject
 from anyolo.audit.doctor import Diagnosis, examine
 from anyolo.audit.findings import Finding
+from anyolo.audit.reference import Subject
 from anyolo.audit.scene import draw_batch, enliven
 from anyolo.config.load import load
 from anyolo.config.schema import DoctorVerb

@@ -56,9 +56,9 @@ class Case:
     """``run(*inputs)`` on the device shall equal ``run(*inputs)`` in float64 on the CPU.
 
     ``part`` is what of anyolo calls the operator in this form, ``other`` where nothing does (but users' code
-    may). The way back is tested too unless ``has_gradient`` is False. ``multiplies``: sums of products, which
-    some hardware rounds to 11 bits by default. ``unless_lacking`` names an operator that anyolo avoids where
-    a backend lacks it. ``seen`` is where this very fault was met before.
+    may). The way back is tested too unless ``has_gradient`` is False, and half precision where ``in_half``.
+    ``multiplies``: sums of products, which some hardware rounds to 11 bits by default. ``unless_lacking``
+    names an operator that anyolo avoids where a backend lacks it. ``seen``: where this very fault was met.
     """
 
     operator: str
@@ -67,6 +67,7 @@ class Case:
     run: Callable[..., Outputs]
     part: Part = "other"
     has_gradient: bool = True
+    in_half: bool = False
     multiplies: bool = False
     unless_lacking: str = ""
     seen: str = ""

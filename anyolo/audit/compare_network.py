@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -18,23 +17,12 @@ from torch import Tensor
 from anyolo.audit.boxes import Matched, confidence, match
 from anyolo.audit.compare_operators import Announce
 from anyolo.audit.findings import Finding
-from anyolo.audit.host import Host, one_thread
 from anyolo.audit.listening import first_lines, listening, texts
-from anyolo.audit.network_runs import (
-    Seen,
-    Stepped,
-    Way,
-    decode,
-    judge,
-    look,
-    step,
-    training_maps,
-)
+from anyolo.audit.network_runs import Stepped, Way, decode, judge, look, step
 from anyolo.audit.numerics import TOLERANCES, difference, distance, type_name
+from anyolo.audit.reference import Reference
 from anyolo.devices import Device
-from anyolo.families.base import FamilySpec
-from anyolo.nn.model import Detector
-from anyolo.structures import Batch, Predictions, Preprocess
+from anyolo.structures import Predictions
 
 T = TypeVar("T")
 Rows = dict[str, tuple[float, float | None]]
@@ -45,16 +33,6 @@ VAGUE = 0.9
 """Where rounding explains an error nearly as large as a tensor itself, the tensor cannot be judged alone."""
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 """Number types that show what short factors do to a network, the likelier first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is compared: a model (float32, evaluating, on the CPU), its family and a batch on the host."""
-
-    model: Detector
-    spec: FamilySpec
-    preprocess: Preprocess
-    batch: Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,59 +67,35 @@ class NetworkReport:
 
 class NetworkComparison:
     """``rounds_products``: the device was seen to multiply float32 with fewer bits, so its float32 is judged
-    by what fewer bits do to the network.
+    by what fewer bits do to the network. ``reference`` may be shared between devices.
     """
 
     def __init__(
-        self, subject: Subject, device: Device, announce: Announce, *, rounds_products: bool = False
+        self, reference: Reference, device: Device, announce: Announce, *, rounds_products: bool = False
     ) -> None:
-        self.subject, self.device, self.announce = subject, device, announce
+        self.reference, self.device, self.announce = reference, device, announce
+        self.subject = reference.subject
         self.rounds_products = rounds_products
-        self.host = Host()
         self.report = NetworkReport()
-        self._is_cpu = device.torch_device == self.host.torch_device
 
     def run(self, dtypes: Sequence[torch.dtype]) -> NetworkReport:
         """float32 first, then the types of mixed precision. Never raises for what the device does."""
         for dtype in dtypes:
             self._compare_sight(dtype)
             if dtype == torch.float32:
-                self._guard("decode", dtype, self._compare_decoding)
+                self._compare_decoding()
             if self.device.profile.trains:
                 if dtype == torch.float32:
-                    self._guard("loss", dtype, self._compare_loss)
+                    self._compare_loss()
                 self._compare_step(dtype)
         for measure in self.report.measures:
             if not measure.is_right:
                 self.report.findings.append(_finding(measure))
         return self.report
 
-    @cached_property
-    def _true_sight(self) -> Seen:
-        return self._look(Way(self.host, torch.float64))
-
-    @cached_property
-    def _true_step(self) -> Stepped:
-        return self._step(Way(self.host, torch.float64))
-
-    def _look(self, way: Way) -> Seen:
-        s = self.subject
-        return look(s.model, s.preprocess, s.batch.images, way)
-
-    def _step(self, way: Way) -> Stepped:
-        s = self.subject
-        return step(s.model, s.spec, s.preprocess, s.batch, way)
-
-    def _on_host(self, run: Callable[[Way], T], dtype: torch.dtype) -> T | None:
-        """What the CPU makes of it in the same number type; None where it cannot."""
-        is_short = dtype == torch.float32 and self.rounds_products
-        with one_thread(self._is_cpu), listening():
-            for tried in SHORT_TYPES if is_short else (dtype,):
-                try:
-                    return run(Way(self.host, tried))
-                except RuntimeError:  # this torch has no such kernel for the CPU
-                    continue
-        return None
+    def _host_types(self, dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+        """The types in which the CPU makes the errors that the device may make."""
+        return SHORT_TYPES if dtype == torch.float32 and self.rounds_products else (dtype,)
 
     def _guard(self, stage: str, dtype: torch.dtype, run: Callable[[], T]) -> T | None:
         """Run on the device; an exception is a finding, and so is what the backend says."""
@@ -191,10 +145,12 @@ class NetworkComparison:
         return max(tolerance.network, tolerance.spread * noise)
 
     def _compare_sight(self, dtype: torch.dtype) -> None:
-        found = self._guard("forward", dtype, lambda: self._look(Way(self.device, dtype)))
+        s = self.subject
+        way = Way(self.device, dtype)
+        found = self._guard("forward", dtype, lambda: look(s.model, s.preprocess, s.batch.images, way))
         if found is None:
             return
-        true, host = self._true_sight, self._on_host(self._look, dtype)
+        true, host = self.reference.true_sight, self.reference.sight(self._host_types(dtype))
         rows: Rows = {
             f"level {level + 1} of {len(true.levels)}": (
                 difference(found.levels[level], expected),
@@ -208,7 +164,7 @@ class NetworkComparison:
         self._compare_boxes(dtype, found.predictions, None if host is None else host.predictions)
 
     def _compare_boxes(self, dtype: torch.dtype, found: Predictions, host: Predictions | None) -> None:
-        true = self._true_sight.predictions
+        true = self.reference.true_sight.predictions
         is_single = dtype == torch.float32 and not self.rounds_products
 
         def against(other: Predictions) -> Matched:
@@ -237,9 +193,11 @@ class NetworkComparison:
         )
 
     def _compare_decoding(self) -> None:
-        levels = tuple(x.float() for x in self._true_sight.levels)
-        model = self.subject.model
-        expected, found = (decode(model, levels, device) for device in (self.host, self.device))
+        expected, model = self.reference.decoded, self.subject.model
+        levels = tuple(x.float() for x in self.reference.true_sight.levels)
+        found = self._guard("decode", torch.float32, lambda: decode(model, levels, self.device))
+        if found is None:
+            return
         pixels = (found.boxes_xyxy - expected.boxes_xyxy).abs().nan_to_num(math.inf).max()
         tolerance = TOLERANCES[torch.float32].operator
         self.report.measures += [
@@ -262,11 +220,12 @@ class NetworkComparison:
 
     def _compare_loss(self) -> None:
         """The same maps go into the loss on both sides, so that the network's own rounding is left out."""
-        s = self.subject
-        maps = training_maps(s.model, s.preprocess, s.batch.images, self.host)
-        expected, found = (
-            judge(s.model, s.spec, maps, s.batch.targets, device) for device in (self.host, self.device)
+        s, expected, maps = self.subject, self.reference.judged, self.reference.maps
+        found = self._guard(
+            "loss", torch.float32, lambda: judge(s.model, s.spec, maps, s.batch.targets, self.device)
         )
+        if found is None:
+            return
         rows: Rows = {
             f"item {name}": (_relative(found.items[name], x), 0.0) for name, x in expected.items.items()
         }
@@ -275,10 +234,12 @@ class NetworkComparison:
         self._add("loss of given maps", torch.float32, rows)
 
     def _compare_step(self, dtype: torch.dtype) -> None:
-        found = self._guard("training step", dtype, lambda: self._step(Way(self.device, dtype)))
+        s = self.subject
+        way = Way(self.device, dtype)
+        found = self._guard("training step", dtype, lambda: step(s.model, s.spec, s.preprocess, s.batch, way))
         if found is None:
             return
-        true, host = self._true_step, self._on_host(self._step, dtype)
+        true, host = self.reference.true_step, self.reference.step(self._host_types(dtype))
         if host is not None:
             self.report.seconds[f"training step, {type_name(dtype)}"] = found.seconds, host.seconds
         rows: Rows = {

@@ -66,14 +66,13 @@ def all_cases() -> list[Case]:
 
 
 def cases_for(device: Device, dtype: torch.dtype) -> list[Case]:
-    """What a device is tested with: in half precision only networks, on a device that does not train only
-    what inference needs.
+    """What a device is tested with: in half precision only layers of networks, and on a device that does not
+    train only what inference needs.
     """
-    parts = {"network"} if dtype != torch.float32 else {"network", "decode", "loss", "optimizer", "other"}
-    if not device.profile.trains:
-        parts &= {"network", "decode"}
     cases = [_as_used(case, device) for case in all_cases()]
-    return [case for case in cases if case.part in parts]
+    if dtype != torch.float32:
+        cases = [case for case in cases if case.in_half]
+    return cases if device.profile.trains else [case for case in cases if case.part in {"network", "decode"}]
 
 
 def _as_used(case: Case, device: Device) -> Case:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from anyolo import console
-from anyolo.audit.compare_network import NetworkComparison, NetworkReport, Subject
+from anyolo.audit.compare_network import NetworkComparison, NetworkReport
 from anyolo.audit.compare_operators import (
     Announce,
     Outcome,
@@ -25,6 +25,7 @@ from anyolo.audit.findings import Finding, by_severity
 from anyolo.audit.host import Host, one_thread
 from anyolo.audit.machine import describe_machine, look_at_machine, machine_findings, size, versions
 from anyolo.audit.numerics import type_name
+from anyolo.audit.reference import Reference, Subject
 from anyolo.audit.speed import JOBS, Timing, measure_speed
 from anyolo.devices import Device, open_device
 from anyolo.devices.base import Phase
@@ -102,7 +103,8 @@ def examine(
                 diagnosis.outcomes.append(outcome)
     rounds = any(o.verdict == "inexact" and o.case.multiplies for o in diagnosis.outcomes)
     with _announcing(diagnosis, watch, "network", None) as announce:
-        comparison = NetworkComparison(subject, device, announce, rounds_products=rounds)
+        reference = Reference(subject, has_one_thread=_is_processor(device))
+        comparison = NetworkComparison(reference, device, announce, rounds_products=rounds)
         diagnosis.network = comparison.report
         comparison.run(dtypes)
     if not is_emulated(device) and (torch.get_num_threads() > 1 or not _is_processor(device)):

@@ -91,7 +91,7 @@ PLAIN_LAYERS: dict[str, Callable[[Tensor], Outputs]] = {
     "max_pool2d 2x2, stride 2": lambda x: F.max_pool2d(x, 2, 2),
     "avg_pool2d 2x2": lambda x: F.avg_pool2d(x, 2, 1, 0, False, True),
     "upsample nearest": lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
-    "cat of channels": lambda x: torch.cat((x, x.flip(1) * 0.5, x[:, :3]), 1),
+    "cat of channels": lambda x: torch.cat((x, x * 0.5, x[:, :3]), 1),
     "split of channels": lambda x: [part * 2 for part in torch.split(x, [3, 5], 1)],
     "sum of two maps": lambda x: x + x.transpose(2, 3),
     "focus (strided slices)": lambda x: torch.cat(
@@ -100,7 +100,10 @@ PLAIN_LAYERS: dict[str, Callable[[Tensor], Outputs]] = {
     "shuffle of channels": lambda x: x.view(2, 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
     "mean over the map": lambda x: x.mean((2, 3)),
 }
-UNUSED = {"avg_pool2d 2x2", "focus (strided slices)", "shuffle of channels", "mean over the map"}
+UNUSED = {
+    *("relu", "leaky_relu", "hardswish", "avg_pool2d 2x2", "mean over the map"),
+    *("focus (strided slices)", "shuffle of channels"),
+}
 """Of families still to come, and of users' own blocks."""
 
 
@@ -113,6 +116,7 @@ def layer_cases() -> Iterator[Case]:
             make=_drawn(shape, (shape[0],)),
             run=_laid_out(LAYOUTS[layout], run),
             part="network",
+            in_half=True,
             multiplies=True,
         )
     for name, layout in product(NORMS, LAYOUTS):
@@ -122,6 +126,7 @@ def layer_cases() -> Iterator[Case]:
             make=_drawn(*((CHANNELS,),) * 4),
             run=_laid_out(LAYOUTS[layout], NORMS[name]),
             part="network",
+            in_half=True,
             seen=SEEN.get((name, layout), ""),
         )
     for name, layout in product(PLAIN_LAYERS, LAYOUTS):
@@ -131,6 +136,7 @@ def layer_cases() -> Iterator[Case]:
             make=_distinct if name.startswith("max_pool") else _drawn(),
             run=_laid_out(LAYOUTS[layout], PLAIN_LAYERS[name]),
             part="other" if name in UNUSED else "network",
+            in_half=True,
             unless_lacking="silu" if name == "silu" else "",
         )
 

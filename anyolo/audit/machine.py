@@ -20,7 +20,7 @@ from anyolo.audit.findings import Finding, Severity
 from anyolo.audit.host import memory_limit, usable_cores
 
 PACKAGES = (
-    *("opencv-python-headless", "opencv-python", "numba", "onnx", "onnxruntime", "faster-coco-eval"),
+    *("opencv-python-headless", "opencv-python", "numba", "onnxruntime", "faster-coco-eval"),
     *("pydantic", "rich"),
 )
 WATCHED_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY")

@@ -85,7 +85,7 @@ def _pointwise() -> Iterator[Case]:
         ("overlap of boxes", "one against many", _boxes, lambda a, b: _ciou(a[:, :, None], b[:, None])),
         ("maximum, minimum", "broadcast", two, lambda a, b: (torch.maximum(a, b), torch.minimum(a, b))),
         ("mul, div", "broadcast", two, lambda a, b: (a * b, a / (b.abs() + 1))),
-        ("add, sub", "transposed", rows, lambda x: (x.t() + x.t().flip(0), x.t() - 3 * x.t().flip(1))),
+        ("add, sub", "transposed", rows, lambda x: (x.t() + x.t().contiguous(), x.t() - 3 * x.t())),
         ("pow", "", positive, lambda x: (x.pow(3), x.pow(0.5), x.pow(2))),
         ("abs, clamp", "", rows, lambda x: (x.abs(), x.clamp(min=-0.5), x.clamp(max=0.7))),
     )

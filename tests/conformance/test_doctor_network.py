@@ -10,9 +10,10 @@ import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anyolo.audit.compare_network import NetworkComparison, Subject
+from anyolo.audit.compare_network import NetworkComparison
 from anyolo.audit.host import Host
 from anyolo.audit.network_runs import Way, look, step
+from anyolo.audit.reference import Reference, Subject
 from anyolo.audit.scene import draw_batch, enliven
 from anyolo.devices import emulate, open_device
 from anyolo.families import FAMILIES
@@ -20,7 +21,7 @@ from anyolo.nn.model import build
 from tests.conformance import broken_devices as broken
 from tests.conformance.broken_devices import Broken
 
-SIDE = 96
+SIDE = 64
 
 
 @cache
@@ -34,8 +35,13 @@ def subject() -> Subject:
     return Subject(model=model, spec=spec, preprocess=spec.preprocess, batch=batch)
 
 
+@cache
+def reference() -> Reference:
+    return Reference(subject())
+
+
 def compare(device, dtypes=(torch.float32,), **options):
-    return NetworkComparison(subject(), device, lambda stage: None, **options).run(dtypes)
+    return NetworkComparison(reference(), device, lambda stage: None, **options).run(dtypes)
 
 
 def lonely_layer():
