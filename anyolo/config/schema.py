@@ -36,7 +36,6 @@ class DeviceConfig:
     amp: A[bool, "mixed precision where the device has it and it is measured faster and as accurate"] = True
     half: A[bool, "half precision inference where the device has it"] = False
     strict: A[bool, "an error instead of a notice where the device lacks what was asked for"] = False
-    loss_device: A[Literal["auto", "cpu"], "cpu: the training loss is computed on the host"] = "auto"
     threads: A[int, Ge(0), "CPU threads for torch; 0 leaves torch's choice"] = 0
 
 
@@ -89,6 +88,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
+    loss_device: A[Literal["auto", "cpu"], "cpu: the loss is computed on the host"] = "auto"
     box: A[float, Ge(0), "gain of the box loss"] = 7.5
     cls: A[float, Ge(0), "gain of the class loss"] = 0.5
     dfl: A[float, Ge(0), "gain of the distribution focal loss"] = 1.5

@@ -231,7 +231,7 @@ def _open(config: TrainVerb, split: str) -> AnnotationIndex:
 def _criterion(job: Job, model: Detector) -> nn.Module:
     """On the device; with ``loss_device=cpu`` on the host, with a head of its own there."""
     config, device = job.config, job.device
-    if config.device.loss_device == "auto":
+    if config.loss.loss_device == "auto":
         return device.to(job.spec.criterion(model, config.loss))
     on_host = copy.deepcopy(model).to(torch.device("cpu"))
     return HostLoss(job.spec.criterion(on_host, config.loss), device)
