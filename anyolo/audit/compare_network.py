@@ -29,6 +29,8 @@ Rows = dict[str, tuple[float, float | None]]
 """By name: the device's distance from the truth, and the CPU's own (None: unknown)."""
 ALONE = {torch.float32: 0.02}
 """Share of final boxes without a partner that is nobody's fault; 0.1 in half precision."""
+SCATTER = 2.0
+"""Errors of single tensors scatter that much more than the error of all together."""
 VAGUE = 0.9
 """Where rounding explains an error nearly as large as a tensor itself, the tensor cannot be judged alone."""
 SHORT_TYPES = (torch.float16, torch.bfloat16)
@@ -264,7 +266,7 @@ class NetworkComparison:
         rows: Rows = {}
         for name, expected in truth.items():
             own = ours.get(name, torch.zeros_like(expected))
-            noise = distance(plain[name], expected, least=least) if plain else None
+            noise = SCATTER * distance(plain[name], expected, least=least) if plain else None
             rows[name] = distance(own, expected, least=least), noise
         dead = [n for n, x in truth.items() if float(x.norm()) > least and not ours.get(n, x * 0).any()]
         dead = [name for name in dead if plain is None or plain[name].any()]

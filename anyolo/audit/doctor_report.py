@@ -63,8 +63,8 @@ def speed_rows(diagnosis: Diagnosis) -> list[Row]:
     return [
         (
             timing.name,
-            "refused" if timing.device_ms is None else f"{timing.device_ms:.2f}",
-            f"{timing.host_ms:.2f}",
+            "refused" if timing.device_ms is None else f"{timing.device_ms:.3g}",
+            f"{timing.host_ms:.3g}",
             "" if timing.ratio is None else f"{timing.ratio:.2f}",
         )
         for timing in diagnosis.timings

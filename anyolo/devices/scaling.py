@@ -41,6 +41,9 @@ class TorchScaler(Scaler):
     def step(self, optimizer: torch.optim.Optimizer, *, clip_norm: float = 0.0) -> Tensor:
         self.inner.unscale_(optimizer)
         norm = clip(optimizer, clip_norm)
+        # or fused optimizers are called for steps to be left out too, and torch's SGD (2.13) then starts its
+        # momentum with whatever the memory held
+        vars(optimizer)["_step_supports_amp_scaling"] = False
         self.inner.step(optimizer)
         self.inner.update()
         optimizer.zero_grad(set_to_none=True)

@@ -49,7 +49,7 @@ def test_a_right_device_ends_with_0_and_a_report(small, tmp_path, capsys, monkey
         "| torch |",
         "conv2d (3x3, plain)",
         "gradient, float32",
-        "ratio",
+        "## Speed",
     ):
         assert words in text, words
     assert "UNFINISHED" not in text
