@@ -19,7 +19,7 @@ from anyolo.audit.compare_operators import Announce
 from anyolo.audit.findings import Finding
 from anyolo.audit.listening import first_lines, listening, texts
 from anyolo.audit.network_runs import Stepped, Way, decode, judge, look, step
-from anyolo.audit.numerics import TOLERANCES, difference, distance, type_name
+from anyolo.audit.numerics import TOLERANCES, Tolerance, difference, distance, type_name
 from anyolo.audit.reference import Reference
 from anyolo.devices import Device
 from anyolo.structures import Predictions
@@ -27,8 +27,6 @@ from anyolo.structures import Predictions
 T = TypeVar("T")
 Rows = dict[str, tuple[float, float | None]]
 """By name: the device's distance from the truth, and the CPU's own (None: unknown)."""
-ALONE = {torch.float32: 0.02}
-"""Share of final boxes without a partner that is nobody's fault; 0.1 in half precision."""
 SCATTER = 2.0
 """Errors of single tensors scatter that much more than the error of all together."""
 VAGUE = 0.9
@@ -125,7 +123,7 @@ class NetworkComparison:
 
     def _add(self, stage: str, dtype: torch.dtype, rows: Rows) -> None:
         """Judge every row and keep the worst."""
-        allowed = {name: self._allowed(dtype, noise) for name, (_, noise) in rows.items()}
+        allowed = {name: self._allowed(stage, dtype, noise) for name, (_, noise) in rows.items()}
         worst = max(rows, key=lambda name: _excess(rows[name][0], allowed[name]))
         wrong = [name for name in rows if rows[name][0] > allowed[name]]
         note = f"{len(wrong)} of {len(rows)} are off" if len(wrong) > 1 else ""
@@ -140,11 +138,16 @@ class NetworkComparison:
             )
         )
 
-    def _allowed(self, dtype: torch.dtype, noise: float | None) -> float:
+    def _tolerance(self, dtype: torch.dtype) -> Tolerance:
+        """Of the type in which the device really multiplies."""
+        return TOLERANCES[self._host_types(dtype)[0]]
+
+    def _allowed(self, stage: str, dtype: torch.dtype, noise: float | None) -> float:
         if noise is None or not math.isfinite(noise):
             return math.inf
-        tolerance = TOLERANCES[dtype]
-        return max(tolerance.network, tolerance.spread * noise)
+        tolerance = self._tolerance(dtype)
+        floor = tolerance.gradient if stage in {"gradients", "updates"} else tolerance.network
+        return max(floor, tolerance.spread * noise)
 
     def _compare_sight(self, dtype: torch.dtype) -> None:
         s = self.subject
@@ -167,7 +170,7 @@ class NetworkComparison:
 
     def _compare_boxes(self, dtype: torch.dtype, found: Predictions, host: Predictions | None) -> None:
         true = self.reference.true_sight.predictions
-        is_single = dtype == torch.float32 and not self.rounds_products
+        is_single = self._host_types(dtype) == (torch.float32,)
 
         def against(other: Predictions) -> Matched:
             return match(
@@ -179,11 +182,8 @@ class NetworkComparison:
             )
 
         own, noise = against(found), None if host is None else against(host)
-        allowed = (
-            math.inf
-            if noise is None
-            else max(ALONE.get(dtype, 0.1), TOLERANCES[dtype].spread * noise.unmatched)
-        )
+        floor, spread = (0.02 if is_single else 0.1), self._tolerance(dtype).spread
+        allowed = math.inf if noise is None else max(floor, spread * noise.unmatched)
         self.report.measures.append(
             Measure(
                 stage="boxes",
@@ -275,12 +275,14 @@ class NetworkComparison:
             self._find("dead", "error", f"{stage}: {dead[0]}", dtype, message)
         if stage == "gradients":
             self.report.gradients[type_name(dtype)] = {
-                name: (error, self._allowed(dtype, noise)) for name, (error, noise) in rows.items()
+                name: (error, self._allowed(stage, dtype, noise)) for name, (error, noise) in rows.items()
             }
         together = _joined(truth, truth)
         noise = distance(_joined(plain, truth), together) if plain else None
         clear = {
-            n: row for n, row in rows.items() if self._allowed(dtype, row[1]) < VAGUE or math.isinf(row[0])
+            n: row
+            for n, row in rows.items()
+            if self._allowed(stage, dtype, row[1]) < VAGUE or math.isinf(row[0])
         }
         self._add(stage, dtype, {"all tensors": (distance(_joined(ours, truth), together), noise), **clear})
 

@@ -174,7 +174,9 @@ def _operator_text() -> str:
 
 
 def _network_text() -> str:
-    floors = ", ".join(f"{t.network:.0e} in {type_name(d)} (x {t.spread:g})" for d, t in TOLERANCES.items())
+    floors = ", ".join(
+        f"{t.network:.0e} in {type_name(d)} (gradients {t.gradient:.0e})" for d, t in TOLERANCES.items()
+    )
     return (
         "The truth is the same network in float64. Allowed is a multiple of what the CPU is off in the "
         f"same number type, at least {floors}. Tensors (gradients, updates) by the norm of the difference, "
