@@ -127,7 +127,7 @@ def test_nothing_found_and_pictures_of_a_pixel() -> None:
 def test_sizes_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="multiple of the model's stride 32") as caught:
         predictor(imgsz=100)
-    assert "imgsz=96" in caught.value.hint
+    assert "96 or 128" in caught.value.hint
     with pytest.raises(ConfigError):
         predictor(imgsz=(0, 64))
     fixed = Predictor(FindsBright(), Preprocess(), NAMES, PredictConfig(imgsz=100), input_hw=(96, 160))
