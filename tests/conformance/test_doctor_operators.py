@@ -72,7 +72,8 @@ def test_a_wrong_device_is_found_and_the_operator_named(change, operator, severi
 
 def test_nothing_but_the_fault_is_found():
     found = {f.where for f in examine(Broken(broken.late_cumsum))}
-    assert found == {"operator cumsum", "operator cumprod"}  # whose way back is a cumsum
+    # the way back of the second is a cumsum, in new torch
+    assert "operator cumsum" in found <= {"operator cumsum", "operator cumprod"}
     found = {f.where for f in examine(Broken(broken.float_times_bool))}
     assert found == {"operator float times bool", "operator amax", "operator amin"}  # on their way back
 
