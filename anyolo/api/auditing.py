@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from anyolo.config.load import load
 from anyolo.config.schema import AuditVerb, TrainVerb
 from anyolo.errors import ConfigError
 from anyolo.ops.letterbox import input_size
+from anyolo.train.folder import write_text
 
 WRITERS: dict[str, Callable[[Audit], str]] = {
     ".json": lambda audit: json.dumps(audit.to_json(), indent=1) + "\n",
@@ -70,13 +70,7 @@ def _checked(output: str) -> Path | None:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, text)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or error}", where=str(path)) from error

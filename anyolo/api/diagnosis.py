@@ -24,6 +24,7 @@ from anyolo.config.schema import DoctorVerb
 from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError
 from anyolo.ops.letterbox import input_size
+from anyolo.train.folder import write_text
 
 WIDTH = 110
 """Longer lines are hard to read."""
@@ -76,7 +77,7 @@ def diagnose(device: Device, config: DoctorVerb) -> DoctorResult:
 
     def write(diagnosis: Diagnosis) -> None:
         text = report.markdown(diagnosis, command=words, date=f"{date:%Y-%m-%d %H:%M}")
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     say = console.current()
     subject = _subject(config)

@@ -53,9 +53,12 @@ def test_family_on_backend(family, backend):
     for optimizer, most in (("SGD", 1e-5), ("AdamW", 1e-4)):
         assert len(answer[optimizer]["losses"]) == 3
         assert answer[optimizer]["difference"] < most, answer[optimizer]
-    (metrics, boxes), (judged, found) = answer["cpu"], answer["strict"]
+    (metrics, boxes, own_boxes), (judged, found, own_found) = answer["cpu"], answer["strict"]
     assert judged == pytest.approx(metrics, abs=1e-4)
-    assert sum(map(len, boxes)) > 0
+    assert sum(map(len, boxes)) > 0 and sum(map(len, own_boxes)) > 0
+    assert torch.tensor(own_found).flatten().tolist() == pytest.approx(
+        torch.tensor(own_boxes).flatten().tolist(), abs=1e-2
+    )
     assert [len(rows) for rows in found] == [len(rows) for rows in boxes]
     for rows, others in zip(found, boxes, strict=True):
         assert torch.tensor(rows).flatten().tolist() == pytest.approx(
