@@ -17,7 +17,8 @@ from anyolo.train.step import Criterion
 MIN_SPEEDUP = 1.15
 MAX_LOSS_ERROR = 0.02
 # Random weights normalised over four pictures are ill-conditioned: bfloat16 reaches 0.88 there, 0.86 to
-# 0.99 from trained weights, and trains both to the mAP of float32 (docs/results.md); a broken kernel is far below.
+# 0.99 from trained weights, and trains both to the mAP of float32 (docs/results.md); a broken kernel is far
+# below.
 MIN_GRADIENT_COSINE = 0.8
 PROBE_IMAGES = 4
 
