@@ -5,7 +5,7 @@
 
 Rate of ``val``: pictures over the seconds of a whole second ``val`` from the weights file (caches warm),
 rect, batch 16, conf 0.001, iou 0.7. Rate of ``predict``: pictures a second, one by one, from file to boxes,
-median over the set.
+median over the set. Both also with our ``half=True`` (bfloat16 here; the rival has no such thing on a CPU).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import side_by_side
 from training import copy_data
 
 
-def ours_val(weights: str, data: str, threads: int) -> dict[str, float]:
+def ours_val(weights: str, data: str, threads: int, half: bool = False) -> dict[str, float]:
     from anyolo import api
 
     for _ in range(2):
@@ -34,11 +34,16 @@ def ours_val(weights: str, data: str, threads: int) -> dict[str, float]:
             batch=16,
             plots=False,
             threads=threads,
+            half=half,
             device="cpu",
             project=tempfile.mkdtemp(),
         )
         seconds = time.perf_counter() - start
     return {"rate": 128 / seconds, "mAP50-95": result.metrics["mAP50-95"], "mAP50": result.metrics["mAP50"]}
+
+
+def ours_half_val(weights: str, data: str, threads: int) -> dict[str, float]:
+    return ours_val(weights, data, threads, half=True)
 
 
 def rival_val(weights: str, data: str, threads: int) -> dict[str, float]:
@@ -67,7 +72,7 @@ def rival_val(weights: str, data: str, threads: int) -> dict[str, float]:
     return {"rate": 128 / seconds, "mAP50-95": float(result.box.map), "mAP50": float(result.box.map50)}
 
 
-def ours_predict(weights: str, data: str, threads: int) -> dict[str, float]:
+def ours_predict(weights: str, data: str, threads: int, half: bool = False) -> dict[str, float]:
     import torch
 
     from anyolo import YOLO
@@ -75,8 +80,12 @@ def ours_predict(weights: str, data: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     model = YOLO(weights)
     return _one_by_one(
-        data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu")
+        data, lambda path: model.predict(path, imgsz=640, save=False, verbose=False, device="cpu", half=half)
     )
+
+
+def ours_half_predict(weights: str, data: str, threads: int) -> dict[str, float]:
+    return ours_predict(weights, data, threads, half=True)
 
 
 def rival_predict(weights: str, data: str, threads: int) -> dict[str, float]:
@@ -117,7 +126,11 @@ def main() -> None:
         for job in ("val", "predict"):
             commands = {
                 who: [python, me, f"{who}_{job}", weights, data, str(options.threads)]
-                for who, python in (("ours", sys.executable), ("rival", options.rival))
+                for who, python in (
+                    ("ours", sys.executable),
+                    ("ours_half", sys.executable),
+                    ("rival", options.rival),
+                )
             }
             summary[job] = side_by_side.compare(
                 job, commands, repeats=options.repeats, threads=options.threads, cwd=side_by_side.HERE.parent

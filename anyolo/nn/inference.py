@@ -17,8 +17,8 @@ from anyolo.structures import HeadOutput, Predictions, Preprocess
 class Inference:
     """Call with (B, C, H, W) uint8 pictures on the host; gives Predictions on the device.
 
-    ``model`` itself is left as it is: a fused copy runs. ``dtype`` is the number type of the network's
-    inside.
+    ``model`` itself is left as it is: a fused copy runs. ``dtype`` is the number type of its weights and
+    maps; boxes are decoded in float32 from whatever the maps come in.
     """
 
     def __init__(
@@ -27,17 +27,19 @@ class Inference:
         self.model = device.prepare(fuse(copy.deepcopy(model)).requires_grad_(False))
         if device.lacks("silu"):
             _replace(self.model, nn.SiLU, PlainSiLU)
-        if dtype == torch.float32:
-            for block in self.model.modules():
-                if isinstance(block, Conv):
-                    block.merge(device.fused_convolution)
+        if dtype != torch.float32:
+            _convert(self.model, dtype)
+        for block in self.model.modules():
+            if isinstance(block, Conv):
+                block.merge(device.fused_convolution)
         self.device, self.preprocess, self.dtype = device, preprocess, dtype
 
     @torch.no_grad()
     def raw(self, images: Tensor) -> HeadOutput:
         moved = self.device.arrange(self.device.to(images))
-        with self.device.region("forward"), self.device.autocast(self.dtype):
-            output: HeadOutput = self.model(self.preprocess.normalise(moved))
+        with self.device.region("forward"):
+            x = self.preprocess.normalise(moved)
+            output: HeadOutput = self.model(x if self.dtype == torch.float32 else x.to(self.dtype))
         return output
 
     @torch.no_grad()
@@ -49,6 +51,14 @@ class Inference:
         height, width = images.shape[2:]
         some = self.device.images_at_once((height, width)) or len(images)
         return Predictions.joined([self.decode(self.raw(own)) for own in torch.split(images, some)])
+
+
+def _convert(model: Detector, dtype: torch.dtype) -> None:
+    """Weights in ``dtype``, with no conversion left to every call; the head's own constants stay exact."""
+    constants = dict(model.head.named_buffers(recurse=False))
+    model.to(dtype)
+    for name, value in constants.items():
+        model.head.register_buffer(name, value)
 
 
 def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:

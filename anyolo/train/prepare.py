@@ -68,6 +68,8 @@ def settle(
         )
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
+    # torch then also fills all new memory, to unmask readers of what nobody wrote: a seventh of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     size_hw = input_size(config.data.imgsz, spec.preprocess.stride)
     train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
     folder = make_folder()

@@ -49,6 +49,22 @@ def test_inference_equals_the_model_and_leaves_it_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_half_precision_is_near_and_leaves_the_constants_of_a_head_exact() -> None:
+    torch.manual_seed(0)
+    _, model = build_model("yolov8n", nc=3)
+    anchor = torch.tensor([373 / 32])  # bfloat16 would make 11.625 of 11.656
+    model.head.register_buffer("anchor", anchor.clone())
+    device, images = open_device("cpu"), torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    inference = Inference(model, device, Preprocess(), dtype=torch.bfloat16)
+    wanted, found = Inference(model, device, Preprocess()).raw(images), inference.raw(images)
+    for exact, half in zip(wanted.levels, found.levels, strict=True):
+        assert half.dtype == torch.bfloat16
+        assert (half.float() - exact).norm() < 0.02 * exact.norm()
+    assert torch.equal(inference.model.head.anchor, anchor)
+    assert inference(images).scores.dtype == torch.float32
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
 def test_unknown_and_absent_devices_say_so() -> None:
     with pytest.raises(UnknownName, match="unknown device 'cudda'") as caught:
         open_device("cudda")
