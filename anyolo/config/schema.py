@@ -89,9 +89,17 @@ class OptimConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
     loss_device: A[Literal["auto", "cpu"], "cpu: the loss is computed on the host"] = "auto"
+    imgsz: A[int | tuple[int, int], "input size that the objectness gain is scaled to"] = 640
     box: A[float, Ge(0), "gain of the box loss"] = 7.5
     cls: A[float, Ge(0), "gain of the class loss"] = 0.5
     dfl: A[float, Ge(0), "gain of the distribution focal loss"] = 1.5
+    obj: A[float, Ge(0), "gain of the objectness loss, of heads with anchors"] = 1.0
+    cls_pw: A[float, Gt(0), "weight of wanted classes against unwanted ones"] = 1.0
+    obj_pw: A[float, Gt(0), "weight of wanted objectness against unwanted"] = 1.0
+    fl_gamma: A[float, Ge(0), "focal loss: the power that easy cases are weighted down by, 0 for none"] = 0.0
+    label_smoothing: A[float, Interval(ge=0, lt=1), "share of a class target that goes to all classes"] = 0.0
+    anchor_t: A[float, Gt(1), "an anchor fits boxes whose sides are within so many times its own"] = 4.0
+    autobalance: A[bool, "let the objectness losses of the levels level out"] = False
     tal_min_side: A[
         float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"
     ] = 16.0

@@ -137,7 +137,7 @@ class AnchorHead(AnchorBased):
 
 
 def check_anchors(written: Any, levels: int) -> list[list[float]]:
-    """Anchors as a model file writes them, a list ``w, h, w, h, ...`` in pixels per level; else ValueError."""
+    """A model file's anchors, a list ``w, h, w, h, ...`` in pixels per level; ValueError if they are not."""
     wanted = f"anchors are {levels} lists (a level each, finest first) of w,h,w,h,... in pixels, equally long"
     rows = [_numbers(row) for row in written] if isinstance(written, Sequence) else []
     sizes = {len(row) for row in rows}
