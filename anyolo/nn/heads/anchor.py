@@ -80,6 +80,14 @@ class AnchorBased(Head):
             scale = [[side / s for side in level] for level, s in zip(self.anchors_px, strides, strict=True)]
             self.anchors.copy_(torch.tensor(scale).view_as(self.anchors))
 
+    def read_anchors(self) -> Tensor:
+        return self.anchors * self.anchors.new_tensor(self.strides).view(-1, 1, 1)
+
+    def write_anchors(self, anchors_px_LN2: Tensor) -> None:
+        self.anchors.copy_(
+            anchors_px_LN2.to(self.anchors) / self.anchors.new_tensor(self.strides).view(-1, 1, 1)
+        )
+
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         for centres in self._centres:
             centres.fix_size(size_hw)
