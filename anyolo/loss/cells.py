@@ -37,15 +37,17 @@ def slots_of_cells(cell_BM: Tensor, size_hw: SizeHW) -> Tensor:
 
     cell = cell_BM.float()  # exact up to 16 million cells
     row_BM = ((cell + 0.5) / columns).floor()
-    column_BM = cell - row_BM * columns
-    in_row_BMH = (row_BM.unsqueeze(2) == torch.arange(rows, device=device, dtype=torch.float32)).float()
-    in_column_BMW = (
-        column_BM.unsqueeze(2) == torch.arange(columns, device=device, dtype=torch.float32)
-    ).float()
+    in_row_BMH = _is(row_BM, rows)
+    in_column_BMW = _is(cell - row_BM * columns, columns)
     weighted = (in_row_BMH.unsqueeze(3) * digits_BM2.unsqueeze(2)).flatten(2)
     found_BH2W = torch.bmm(weighted.transpose(1, 2), in_column_BMW).view(-1, rows, 2, columns)
     high, low = found_BH2W.unbind(2)
     return (high * DIGIT + low).flatten(1).long()
+
+
+def _is(index_BM: Tensor, count: int) -> Tensor:
+    """Indicators of whole numbers below ``count``, (B, M, count)."""
+    return (index_BM.unsqueeze(2) == torch.arange(count, device=index_BM.device)).float()
 
 
 def spread(values_BGM: Tensor, slot_BP: Tensor) -> Tensor:
