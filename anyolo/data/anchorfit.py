@@ -1,8 +1,8 @@
 """Box shapes (anchors) for a data set: how well given ones fit its boxes, and ones that fit better.
 
-A side may be ``threshold`` times that of an anchor, or be in it as often, and the anchor still answers for the
-box. The closeness of a box and an anchor is the worse of their two ratios of sides, the smaller through the
-larger, in 0..1. Only shapes matter here, not places: sizes are (N, 2) widths and heights in input pixels.
+An anchor answers for a box if both sides are within ``threshold`` times its own, up or down. The closeness of
+the two is the worse ratio of their sides, the smaller through the larger, in 0..1. Only shapes matter here,
+not places: sizes are (N, 2) widths and heights in input pixels.
 
 Source: Redmon and Farhadi 2016, arXiv:1612.08242, section 2 (k-means under 1 - IoU); the ratio of sides, the
 98 percent and the genetic refinement are facts of YOLOv5 ("autoanchor").
@@ -145,7 +145,8 @@ def _overlaps(sizes: Sizes, centres: Sizes) -> Sizes:
     """(A, N) IoU of boxes on one centre."""
     wide, high = (np.minimum(centres[:, k : k + 1], sizes[:, k]) for k in (0, 1))
     common = wide * high
-    return common / (centres.prod(1)[:, None] + sizes.prod(1) - common)
+    overlaps: Sizes = common / (centres.prod(1)[:, None] + sizes.prod(1) - common)
+    return overlaps
 
 
 def _refine(
