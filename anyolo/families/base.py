@@ -56,7 +56,7 @@ class FamilySpec:
     preprocess: Preprocess = field(default_factory=Preprocess)
     loss_reduction: Literal["sum", "mean"] = "sum"
     batch_norm: tuple[float, float] = (1e-3, 0.03)
-    recipe: Mapping[str, float] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
     import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict

@@ -20,6 +20,15 @@ CLASSES = "output_cls_layers.weight"
 UNITS = {2: 4, 3: 8, 4: 4}
 """Shuffle units of each stage; the first has a row of its own, the others share the next."""
 
+RECIPE = {
+    "imgsz": 352, "optimizer": "SGD", "lr0": 0.001, "momentum": 0.949, "clip_norm": 0.0,
+    "warmup_epochs": 5.0, "warmup_momentum": 0.949, "warmup_bias_lr": 0.0,
+    "box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0, "close_mosaic": 0,
+}  # fmt: skip
+"""Upstream's training program and its coco.data (there: a tenth of the rate from epoch 150 and 250 of 300 on,
+which its ``.data`` files say with ``steps``).
+"""
+
 
 def _names() -> Iterator[tuple[str, str]]:
     """Upstream's and the own beginnings of tensor names, in upstream's order."""
@@ -84,6 +93,7 @@ SPEC = FamilySpec(
             balance=(1.0, 0.4), overlap_is_objectness=False, gains_are_relative=False, sums_images=False
         ),
     ),
+    recipe=RECIPE,
     identify=identify,
     preprocess=Preprocess(channels="bgr", fit="stretch"),
     loss_reduction="mean",

@@ -17,6 +17,12 @@ BLOCKS = {
 }  # fmt: skip
 SIZES = ("e", "s", "c", "g")
 
+RECIPE = {
+    "optimizer": "SGD", "lr0": 0.001, "lrf": 0.2, "cos_lr": True, "clip_norm": 0.0,
+    "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0, "close_mosaic": 0,
+}  # fmt: skip
+"""Upstream's hyp.scratch and the fixed parts of its training program."""
+
 
 def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identity | None:
     """A head with anchors on rows of the family, its own or others with one of its blocks."""
@@ -46,6 +52,7 @@ SPEC = FamilySpec(
     rows_file="yolov5lite-e.yaml",
     other_rows={size: f"yolov5lite-{size}.yaml" for size in (*SIZES, "2021")},
     criterion=AnchorCriterion,
+    recipe=RECIPE,
     identify=identify,
     import_weights=drop_grids,
     export_weights=add_grids,
