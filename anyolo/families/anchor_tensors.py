@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from anyolo.families.shapes import head_row
@@ -23,10 +24,12 @@ class AnchorTensors:
     anchors: Tensor
 
     def in_pixels(self) -> list[list[float]]:
-        """Per level w, h, w, h, ... as a model file writes them, for strides 8, 16, 32, ..."""
-        return [
-            (a.double() * FINEST_STRIDE * 2**level).flatten().tolist() for level, a in enumerate(self.anchors)
-        ]
+        """Per level w, h, w, h, ... as a model file writes them, for strides 8, 16, 32, ...
+
+        Of a skeleton, which has shapes only, squares of one cell.
+        """
+        anchors = torch.ones(self.anchors.shape) if self.anchors.is_meta else self.anchors
+        return [(a.double() * FINEST_STRIDE * 2**level).flatten().tolist() for level, a in enumerate(anchors)]
 
     def settle(self, rows: Mapping[str, Any]) -> Mapping[str, Any]:
         """Rows that leave open which anchors they have (``anchors: 3``) or have another number of them get

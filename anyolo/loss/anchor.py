@@ -71,7 +71,8 @@ class AnchorCriterion(nn.Module):
         levels = zip(output.levels, head.anchors.unbind(), head.strides, strict=True)
         terms = [self._level(level, anchors, stride, targets) for level, anchors, stride in levels]
         box, obj, cls = (torch.stack(parts) for parts in zip(*terms, strict=True))
-        sums = {"box": box.sum(), "obj": (obj * self.balance).sum(), "cls": cls.sum()}
+        # a copy, for the balance moves on before the way back
+        sums = {"box": box.sum(), "obj": (obj * self.balance.clone()).sum(), "cls": cls.sum()}
         if self.config.autobalance and torch.is_grad_enabled():
             self._rebalance(obj.detach())
         items = {name: value * self.gains[name] for name, value in sums.items()}

@@ -204,6 +204,9 @@ def test_autobalance_follows_the_levels():
     assert still.state_dict() == {} and list(moving.state_dict()) == ["balance"]
     before = moving.balance.clone()
     report = moving(HeadOutput(maps), targets)
+    plain = torch.autograd.grad(still(HeadOutput(maps), targets).total, maps)
+    for own, expected in zip(torch.autograd.grad(report.total, maps, retain_graph=True), plain, strict=True):
+        assert torch.equal(own, expected)  # of the balance before it moved
     assert float(report.total.detach()) == float(still(HeadOutput(maps), targets).total.detach())
     with torch.no_grad():
         single = [criterion_of(rules=AnchorRules(balance=tuple(np.eye(3)[i].tolist()))) for i in range(3)]
