@@ -54,6 +54,12 @@ def label_sizes(index: AnnotationIndex, size_hw: SizeHW, fit: Fit = "letterbox")
     return np.concatenate(sizes)
 
 
+def closeness(sizes: Sizes, anchors: Sizes) -> NDArray[np.float64]:
+    """(N,) of the nearest anchor to each size, in 0..1."""
+    nearest: NDArray[np.float64] = np.exp(-_gaps(np.log(sizes), np.log(anchors)).min(0))
+    return nearest
+
+
 def score_anchors(sizes: Sizes, anchors: Sizes, threshold: float) -> AnchorScore:
     """``anchors`` (A, 2) judged by ``sizes`` (N, 2), both in input pixels."""
     if not len(sizes):
