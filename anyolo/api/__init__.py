@@ -33,6 +33,7 @@ VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
         "predict": "anyolo.api.using:run_predict",
         "export": "anyolo.api.using:run_export",
         "info": "anyolo.api.using:run_info",
+        "anchors": "anyolo.api.anchors:run_anchors",
         "devices": "anyolo.api.listing:run_devices",
         "audit": "anyolo.api.auditing:run_audit",
         "doctor": "anyolo.api.diagnosis:run_doctor",

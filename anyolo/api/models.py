@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from anyolo import console
 from anyolo.config.schema import ModelConfig
 from anyolo.errors import CheckpointError, ConfigError
 from anyolo.families import build_model, find_model
 from anyolo.families.checkpoints import Checkpoint, load_model
-from anyolo.nn.model import build
+from anyolo.nn.model import Detector, build
 from anyolo.train.prepare import transfer
 
 WEIGHTS = {".pt", ".pth"}
 ROWS = {".yaml", ".yml"}
 
 
-def open_model(config: ModelConfig) -> Checkpoint:
-    """What ``model=``, ``cfg=`` and ``pretrained=`` say: a weights file, a model name, a YAML of rows."""
+def open_model(config: ModelConfig, *, spare_anchors: Sequence[float] | None = None) -> Checkpoint:
+    """What ``model=``, ``cfg=`` and ``pretrained=`` say: a weights file, a model name, a YAML of rows.
+
+    With the anchors of ``anchors=``, or with ``spare_anchors`` where the file is nothing but weights.
+    """
+    found = _open(config)
+    is_bare = found.meta.get("found_under") == ""
+    anchors = spare_anchors if config.anchors is None and is_bare else config.anchors
+    if anchors is not None:
+        use_anchors(found.model, anchors)
+    return found
+
+
+def use_anchors(model: Detector, sides: Sequence[float]) -> None:
+    """Give the model the anchors w, h, w, h, ... in input pixels; ConfigError if it has others in number."""
+    own = model.head.read_anchors()
+    if own is None:
+        raise ConfigError("this model has no anchors", where="anchors", hint="Leave anchors= out.")
+    levels, count, _ = own.shape
+    if len(sides) != own.numel() or min(sides) <= 0:
+        raise ConfigError(
+            f"{len(sides)} numbers given, but the model has {levels} levels of {count} anchors",
+            where="anchors",
+            hint=f"Give {own.numel()} numbers above 0: w,h of every anchor in input pixels, finest level "
+            "first. anchors=None keeps the model's own.",
+        )
+    model.head.write_anchors(torch.tensor(list(sides), dtype=own.dtype).view_as(own))
+
+
+def _open(config: ModelConfig) -> Checkpoint:
     name = config.model or config.cfg
     if not name:
         raise ConfigError(

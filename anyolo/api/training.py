@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from anyolo import console
+from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
 from anyolo.config.load import Loaded, dump, load
 from anyolo.config.schema import TrainVerb
@@ -36,19 +37,24 @@ CHANGEABLE = {
 
 def run_train(values: Mapping[str, Any]) -> TrainResult:
     """Settings as in ``anyolo train --help``."""
-    first = load(TrainVerb, values)
-    if first.config.schedule.resume:
-        return _resume(first)
-    start = open_model(first.config.model)
+    typed = load(TrainVerb, values)
+    if typed.config.schedule.resume:
+        return _resume(typed)
+    data = typed.config.data.data
+    beside = read_data_layer(data)
+    start = open_model(load(TrainVerb, values, layers=[beside.layer]).config.model)
     recipe = (f"recipe of {start.spec.name}", start.spec.recipe)
-    loaded = load(TrainVerb, {**values, "data": _absolute(first.config.data.data)}, layers=[recipe])
+    loaded = load(TrainVerb, {**values, "data": _absolute(data)}, layers=[recipe, beside.layer])
+    beside.tell(loaded.explicit)
+    for notice in loaded.notices:
+        console.current().warn(notice)
     run = loaded.config.run
     return train(
         start.spec,
         start.model,
         loaded.config,
         dump(loaded.config),
-        explicit=loaded.explicit,
+        explicit=loaded.explicit | beside.layer.values.keys(),
         make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
         is_random="random" in start.meta,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anyolo import console
+from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
 from anyolo.config.load import load
 from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
@@ -72,8 +73,10 @@ class Opened:
             console.current().warn(notice)
 
 
-def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
-    """Weights, a model name or an exported file."""
+def open_for_use(
+    model: ModelConfig, device: DeviceConfig, *, spare_anchors: Sequence[float] | None = None
+) -> Opened:
+    """Weights, a model name or an exported file. ``spare_anchors`` as ``open_model`` takes them."""
     if is_artifact(model.model):
         artifact = open_artifact(model.model, threads=device.threads)
         return Opened(
@@ -83,7 +86,7 @@ def open_for_use(model: ModelConfig, device: DeviceConfig) -> Opened:
             fixed_hw=artifact.input_hw,
             notices=artifact.notices,
         )
-    found = open_model(model)
+    found = open_model(model, spare_anchors=spare_anchors)
     opened = open_device(device.device, threads=device.threads, strict=device.strict)
     inference = Inference(found.model, opened, found.preprocess, dtype=half_dtype(device, opened))
     return Opened(
@@ -118,13 +121,16 @@ class ValResult:
 
 def run_val(values: Mapping[str, Any]) -> ValResult:
     """Settings as in ``anyolo val --help``."""
-    loaded = load(ValVerb, values)
+    typed = load(ValVerb, values)
+    beside = read_data_layer(typed.config.data.data, only={"imgsz", "anchors"})
+    loaded = load(ValVerb, values, layers=[beside.layer])
     config = loaded.config
     data, split = config.data, config.evaluation.split
     index = open_data(
         data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction
     )
-    opened = open_for_use(config.model, config.device)
+    # anchors of the data file are for weights that have none; the typed ones hold in any case
+    opened = open_for_use(typed.config.model, config.device, spare_anchors=config.model.anchors)
     if len(opened.names) != len(index.names):
         raise DataError(
             f"the model has {len(opened.names)} classes, the data {len(index.names)}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anyolo.config.schema import (
+    AnchorsVerb,
     AuditVerb,
     DemoVerb,
     DevicesVerb,
@@ -23,6 +24,7 @@ VERBS: dict[str, type[Any]] = {
     "predict": PredictVerb,
     "export": ExportVerb,
     "info": InfoVerb,
+    "anchors": AnchorsVerb,
     "devices": DevicesVerb,
     "audit": AuditVerb,
     "doctor": DoctorVerb,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from anyolo.cli.verbs import VERBS
-from anyolo.config.settings import HYP, Setting, canonical, settings_of, unknown
+from anyolo.config.settings import HYP, OPPOSITES, Setting, canonical, settings_of, unknown
 from anyolo.errors import ConfigError, UnknownName
 
 TASK = "detect"
@@ -88,7 +88,7 @@ def _pairs(words: Sequence[str], verb: str) -> Iterator[tuple[str, str | bool]]:
         position += 1
         name, equals, value = word.removeprefix("--").partition("=")
         key = canonical(name)
-        setting = known[key][0] if key in known else None
+        setting = next(iter(known.get(OPPOSITES.get(key, key), ())), None)
         if equals:
             yield key, value
         elif word == TASK:

@@ -15,7 +15,16 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from anyolo.config.settings import HYP, Setting, canonical, rooms_of, settings_of, unknown
+from anyolo.config.settings import (
+    HYP,
+    OPPOSITES,
+    UNUSED,
+    Setting,
+    canonical,
+    rooms_of,
+    settings_of,
+    unknown,
+)
 from anyolo.config.spelling import Spelling
 from anyolo.errors import ConfigError
 from anyolo.types import JSONValue, PathLike
@@ -29,19 +38,28 @@ class Layer(NamedTuple):
     """Settings of lower priority than the user's own. ``origin`` names them in errors.
 
     ``tolerant`` skips keys that the verb does not have: a recipe for training also read by validation.
+    ``places`` (key -> file:line) names the lines of a file that is no YAML.
     """
 
     origin: str
     values: Mapping[str, Any]
     tolerant: bool = False
+    places: Mapping[str, str] = {}
+
+    def where(self, key: str) -> str:
+        return self.places.get(key) or _where(self.origin, key)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[C]):
-    """A checked verb, and which keys the user set (by name or in a ``hyp`` file) instead of leaving to us."""
+    """A checked verb, and which keys the user set (by name or in a ``hyp`` file) instead of leaving to us.
+
+    ``notices``: what of a ``hyp`` file means nothing here, one line.
+    """
 
     config: C
     explicit: frozenset[str] = frozenset()
+    notices: tuple[str, ...] = ()
 
 
 def load(
@@ -57,12 +75,15 @@ def load(
     """
     own = _canonical(values)
     given = [Layer("", own)]
+    notices: tuple[str, ...] = ()
     if file := own.pop(HYP, None):
-        given.insert(0, Layer(str(file), _canonical(read_settings(file))))
+        settings, notices = _without_unused(_canonical(read_settings(file)), str(file))
+        given.insert(0, Layer(str(file), settings))
     chosen: dict[str, Any] = {}
     for layer in [*(Layer(*layer) for layer in layers), *given]:
         chosen.update(_check(schema, layer))
-    return Loaded(_build(schema, chosen), frozenset(key for layer in given for key in layer.values))
+    explicit = frozenset(key for layer in given for key in layer.values)
+    return Loaded(_build(schema, chosen), explicit, notices)
 
 
 def dump(config: Any) -> dict[str, JSONValue]:
@@ -109,6 +130,8 @@ def _canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for written, value in values.items():
         key = canonical(written)
+        if key in OPPOSITES:
+            key, value = OPPOSITES[key], _opposite(key, value)
         if key in own and own[key] != value:
             raise ConfigError(
                 f"{key} is given twice, as {own[key]!r} and as {value!r}", hint="Keep one of them."
@@ -117,19 +140,38 @@ def _canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
+def _opposite(key: str, value: Any) -> bool:
+    """For ``noautoanchor``: False unless it is switched off itself."""
+    word = str(value).strip().lower()
+    if word not in {*_TRUE, *_FALSE, "1", "0"}:
+        raise ConfigError(f"{key}={value!r} is not allowed: it takes True or False", where=key)
+    return word in {*_FALSE, "0"}
+
+
+def _without_unused(settings: Mapping[str, Any], file: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings of a ``hyp`` file without those that other tools know and we do not, and a line naming these.
+
+    ``anchors: 3`` is theirs, a list of anchors ours.
+    """
+    unused = {key for key in UNUSED if key in settings and not isinstance(settings[key], (list, str))}
+    kept = {key: value for key, value in settings.items() if key not in unused}
+    words = "; ".join(f"{key}={settings[key]} ({UNUSED[key]})" for key in sorted(unused))
+    return kept, (f"{file}: not used here: {words}",) if words else ()
+
+
 def _check(schema: type, layer: Layer) -> dict[str, Any]:
     """The layer's values, each checked; unknown keys are an error unless the layer is tolerant."""
     known = settings_of(schema)
     checked = {}
     for key, value in _canonical(layer.values).items():
         if key in known:
-            checked[key] = _value(known[key][0], value, layer.origin)
+            checked[key] = _value(known[key][0], value, layer)
         elif not layer.tolerant:
-            raise unknown(key, schema, where=_where(layer.origin, key))
+            raise unknown(key, schema, where=layer.where(key))
     return checked
 
 
-def _value(setting: Setting, value: Any, origin: str) -> Any:
+def _value(setting: Setting, value: Any, layer: Layer) -> Any:
     """``value`` as the setting's type, within its bounds."""
     from pydantic import ValidationError
 
@@ -140,7 +182,7 @@ def _value(setting: Setting, value: Any, origin: str) -> Any:
     except (ValidationError, ValueError):
         raise ConfigError(
             f"{setting.key}={value!r} is not allowed: it takes {setting.allowed}",
-            where=_where(origin, setting.key),
+            where=layer.where(setting.key),
             hint=f"{setting.key}: {setting.help}." if setting.help else "",
         ) from None
 

@@ -26,6 +26,10 @@ class ModelConfig:
     cfg: A[str, "YAML of rows to build; the weights of model= are then mapped onto it"] = ""
     family: A[str, "family of a weights file that fits several"] = ""
     pretrained: A[bool | str, "start from the weights of model=, or of the file named here"] = True
+    anchors: A[
+        tuple[float, ...] | None,
+        "box shapes to use instead of the model's own: w,h,w,h,... in input pixels, finest level first",
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,7 @@ class DeviceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    data: A[str, "data.yaml, folder or COCO json"] = ""
+    data: A[str, "data.yaml, folder, COCO json or Darknet .data file"] = ""
     imgsz: A[int | tuple[int, int], "input size in pixels, one number or height,width"] = 640
     batch: A[int, Ge(1), "pictures per batch"] = 16
     workers: A[int, Ge(0), "loader processes; 0 loads in the main process"] = 8
@@ -81,6 +85,7 @@ class OptimConfig:
     warmup_momentum: A[float, Interval(ge=0, lt=1), "momentum at the start of the warm-up"] = 0.8
     warmup_bias_lr: A[float, Ge(0), "learning rate of the biases at the start of the warm-up"] = 0.1
     cos_lr: A[bool, "cosine instead of linear decay"] = False
+    steps: A[tuple[int, ...] | None, "no decay, but a tenth of the rate from each of these epochs on"] = None
     nbs: A[int, Ge(1), "nominal batch: gradients are accumulated up to it"] = 64
     clip_norm: A[float, Ge(0), "gradient norm limit, 0 for none"] = 10.0
     freeze: A[int | tuple[int, ...] | None, "freeze the first N rows, or the rows listed"] = None
@@ -89,9 +94,17 @@ class OptimConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
     loss_device: A[Literal["auto", "cpu"], "cpu: the loss is computed on the host"] = "auto"
+    imgsz: A[int | tuple[int, int], "input size in pixels, one number or height,width"] = 640
     box: A[float, Ge(0), "gain of the box loss"] = 7.5
     cls: A[float, Ge(0), "gain of the class loss"] = 0.5
     dfl: A[float, Ge(0), "gain of the distribution focal loss"] = 1.5
+    obj: A[float, Ge(0), "gain of the objectness loss, of heads with anchors"] = 1.0
+    cls_pw: A[float, Gt(0), "weight of wanted classes against unwanted ones"] = 1.0
+    obj_pw: A[float, Gt(0), "weight of wanted objectness against unwanted"] = 1.0
+    fl_gamma: A[float, Ge(0), "focal loss: the power that easy cases are weighted down by, 0 for none"] = 0.0
+    label_smoothing: A[float, Interval(ge=0, lt=1), "share of a class target that goes to all classes"] = 0.0
+    anchor_t: A[float, Gt(1), "an anchor fits boxes whose sides are within so many times its own"] = 4.0
+    autobalance: A[bool, "let the objectness losses of the levels level out"] = False
     tal_min_side: A[
         float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"
     ] = 16.0
@@ -115,6 +128,7 @@ class ScheduleConfig:
     deterministic: A[bool, "deterministic operators"] = True
     multi_scale: A[float, Interval(ge=0, lt=1), "resize batches by up to this share"] = 0.0
     val: A[bool, "evaluate after every epoch"] = True
+    autoanchor: A[bool, "fit new anchors to the boxes where the model's own reach too few of them"] = True
     save: A[bool, "write best.pt and last.pt"] = True
     save_period: A[int, Ge(-1), "also keep every N-th epoch's weights"] = -1
     resume: A[bool | str, "go on with a stopped run: True, its folder or its last.pt"] = False
@@ -236,6 +250,21 @@ class InfoVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     imgsz: A[int | tuple[int, int], "input size for the GFLOPs"] = 640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorsVerb:
+    """Judge the anchors of a model by the boxes of a data set, and fit new ones."""
+
+    data: A[str, "data.yaml, folder, COCO json or Darknet .data file"] = ""
+    split: A[Literal["train", "val", "test"], "which pictures"] = "train"
+    imgsz: A[int | tuple[int, int], "input size in pixels, one number or height,width"] = 640
+    model: ModelConfig = field(default_factory=ModelConfig)
+    n: A[int, Ge(0), "how many anchors to fit; 0: as many as the model has, 9 without a model"] = 0
+    anchor_t: A[float, Gt(1), "an anchor fits boxes whose sides are within so many times its own"] = 4.0
+    generations: A[int, Ge(0), "random changes tried after the k-means"] = 1000
+    seed: A[int, Ge(0), "seed of the fit"] = 0
+    run: RunConfig = field(default_factory=RunConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

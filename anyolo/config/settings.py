@@ -26,6 +26,18 @@ ALIASES = {
     "line_thickness": "line_width",
 }
 
+# Their words for the opposite of a switch.
+OPPOSITES = {"noautoanchor": "autoanchor", "noval": "val", "noplots": "plots"}
+# Keys of their hyp files that mean nothing here, and why.
+UNUSED = {
+    "anchors": "the model's rows say how many there are",
+    "copy_paste": "labels are boxes, there is no outline to cut along",
+    "cutmix": "not done",
+    "iou_t": "no loss reads it",
+    "loss_ota": "the model's family decides how boxes are assigned",
+    "paste_in": "labels are boxes, there is no outline to cut along",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -77,7 +89,7 @@ def canonical(key: str) -> str:
 
 def unknown(key: str, schema: type, *, where: str = "") -> UnknownName:
     """The error for a key that ``schema`` does not have, with what was probably meant."""
-    return UnknownName("setting", key, [*settings_of(schema), *ALIASES, HYP], where=where)
+    return UnknownName("setting", key, [*settings_of(schema), *ALIASES, *OPPOSITES, HYP], where=where)
 
 
 def rooms_of(schema: type) -> Mapping[str, type]:

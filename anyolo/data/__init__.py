@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "data_settings": "anyolo.data.reader",
     "open_data": "anyolo.data.reader",
     "AnnotationIndex": "anyolo.data.index",
     "Item": "anyolo.data.index",
@@ -18,9 +19,17 @@ if TYPE_CHECKING:
     from anyolo.data.dataset import DetectionDataset
     from anyolo.data.index import AnnotationIndex, Item, Problem
     from anyolo.data.loader import make_loader
-    from anyolo.data.reader import open_data
+    from anyolo.data.reader import data_settings, open_data
 
-__all__ = ["AnnotationIndex", "DetectionDataset", "Item", "Problem", "make_loader", "open_data"]
+__all__ = [
+    "AnnotationIndex",
+    "DetectionDataset",
+    "Item",
+    "Problem",
+    "data_settings",
+    "make_loader",
+    "open_data",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "Evaluation": "anyolo.evaluate.evaluator",
+    "draw_anchors": "anyolo.evaluate.report",
     "draw_batch": "anyolo.evaluate.report",
     "draw_labels": "anyolo.evaluate.report",
     "draw_report": "anyolo.evaluate.report",
@@ -17,9 +18,18 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from anyolo.evaluate.evaluator import Evaluation, evaluate, judge
-    from anyolo.evaluate.report import draw_batch, draw_labels, draw_report, draw_training
+    from anyolo.evaluate.report import draw_anchors, draw_batch, draw_labels, draw_report, draw_training
 
-__all__ = ["Evaluation", "draw_batch", "draw_labels", "draw_report", "draw_training", "evaluate", "judge"]
+__all__ = [
+    "Evaluation",
+    "draw_anchors",
+    "draw_batch",
+    "draw_labels",
+    "draw_report",
+    "draw_training",
+    "evaluate",
+    "judge",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,15 @@ from anyolo.nn.model import Detector, build
 from anyolo.registry import Registry
 
 FAMILIES: Registry[FamilySpec] = Registry(
-    "model family", {"yolov8": "anyolo.families.yolov8:SPEC"}, group="anyolo.family"
+    "model family",
+    {
+        "yolov8": "anyolo.families.yolov8:SPEC",
+        "yolov5": "anyolo.families.yolov5:SPEC",
+        "yolov5lite": "anyolo.families.yolov5lite:SPEC",
+        "fastestv2": "anyolo.families.fastestv2:SPEC",
+    },
+    aliases={"v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
+    group="anyolo.family",
 )
 
 
@@ -53,8 +61,9 @@ def build_model(model: str, *, nc: int | None = None) -> tuple[FamilySpec, Detec
         spec = family_of(mapping, size=size, where=str(path))
         return spec, build(mapping, size=size, nc=nc, batch_norm=spec.batch_norm, where=str(path))
     spec, size = find_model(model)
-    mapping = read_rows(spec.rows_text(), where=spec.rows_file)
-    return spec, build(mapping, size=size, nc=nc, batch_norm=spec.batch_norm, where=spec.rows_file)
+    where = spec.file_of(size)
+    mapping = read_rows(spec.rows_text(size), where=where)
+    return spec, build(mapping, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
 
 
 def family_of(rows: Mapping[str, Any], *, size: str = "", where: str = "model") -> FamilySpec:
@@ -84,4 +93,6 @@ def read_rows(text: str, *, where: str) -> dict[str, Any]:
 def _size_in_name(stem: str, mapping: Mapping[str, Any]) -> str:
     scales = mapping.get("scales")
     found = re.search(r"\d([a-z])(?![a-z])", stem.lower())
-    return found[1] if found and isinstance(scales, Mapping) and found[1] in scales else ""
+    if found is None or not isinstance(scales, Mapping):
+        return ""
+    return next((str(scale) for scale in scales if str(scale).rpartition("-")[2] == found[1]), "")

@@ -37,8 +37,9 @@ class EvaluationDefaults:
 class FamilySpec:
     """Everything the shared code needs to know of a family.
 
-    ``models`` maps the names users type to sizes (yolov8n -> n). ``rows_file`` is the YAML beside the
-    family's module. ``criterion(model, config)`` builds the loss module: ``(HeadOutput, Targets) ->
+    ``models`` maps the names users type to sizes (yolov8n -> n); several names may mean one size.
+    ``rows_file`` is the YAML beside the family's module, ``other_rows`` maps the sizes whose rows are in
+    another one to that file. ``criterion(model, config)`` builds the loss module: ``(HeadOutput, Targets) ->
     LossReport``. ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
     ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity
     or None. ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the
@@ -49,17 +50,26 @@ class FamilySpec:
     name: str
     models: Mapping[str, str]
     rows_file: str
+    other_rows: Mapping[str, str] = field(default_factory=dict)
     criterion: Callable[[Detector, LossConfig], nn.Module]
     identify: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Identity | None]
     preprocess: Preprocess = field(default_factory=Preprocess)
     loss_reduction: Literal["sum", "mean"] = "sum"
     batch_norm: tuple[float, float] = (1e-3, 0.03)
-    recipe: Mapping[str, float] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
     import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     source: str = ""
 
-    def rows_text(self) -> str:
+    def sizes(self) -> tuple[str, ...]:
+        """Every size once."""
+        return tuple(dict.fromkeys(self.models.values()))
+
+    def file_of(self, size: str = "") -> str:
+        """The name of the YAML that holds the rows of a size."""
+        return self.other_rows.get(size, self.rows_file)
+
+    def rows_text(self, size: str = "") -> str:
         """The family's own YAML of rows."""
-        return (resources.files("anyolo.families") / self.rows_file).read_text(encoding="utf-8")
+        return (resources.files("anyolo.families") / self.file_of(size)).read_text(encoding="utf-8")

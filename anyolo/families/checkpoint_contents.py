@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 from torch import Tensor
 
 from anyolo.errors import CheckpointError
-from anyolo.families.safe_globals import Global, Stub, read_array, shown
+from anyolo.families.safe_globals import read_array
+from anyolo.families.safe_values import Global, Stub, shown
 from anyolo.types import JSONValue
 
 MAX_VALUES = 100_000  # settings or tensors of one file; a shared list could otherwise be walked for ever
 MAX_DEPTH = 100
 MAX_LISTED = 4096  # a longer array is described instead
+MAX_TEXT = 65536  # and a longer text
+MAX_NAME = 1000  # letters of a tensor's name
+TEXT_STEP = 64  # letters that count as one more value
+_ACTIVATIONS = "torch.nn.modules.activation."
 MAX_BLOCKS = 5000  # of the rows in a file; the largest published model has about 300
 MAX_CHANNELS = 65536
 
@@ -74,7 +80,11 @@ def module_tensors(module: Stub) -> dict[str, Tensor]:
     def visit(stub: Stub, prefix: str, depth: int) -> None:
         walk.step(depth)
         attributes = stub.attributes
-        transient = attributes.get("_non_persistent_buffers_set") or ()
+        transient = attributes.get("_non_persistent_buffers_set")
+        if not isinstance(transient, set):
+            transient = set()
+        if len(prefix) > MAX_NAME:
+            raise CheckpointError(f"a module of a name of {len(prefix)} letters: {shown(prefix)}")
         for kind in ("_parameters", "_buffers"):
             for name, tensor in (attributes.get(kind) or {}).items():
                 walk.step(depth)
@@ -93,6 +103,29 @@ def module_tensors(module: Stub) -> dict[str, Tensor]:
     return found
 
 
+def module_activation(module: Stub) -> str:
+    """How a model file would write the activation of the module's plain convolutions; "" for SiLU, and where
+    they have several. Model files do not always say it: it may have been changed in the program.
+    """
+    kinds: set[str] = set()
+    walk = _Walk("modules")
+
+    def visit(stub: Stub, depth: int) -> None:
+        walk.step(depth)
+        children = stub.attributes["_modules"]
+        act = children.get("act")
+        if stub.name.endswith(".Conv") and is_module(act) and act.name.startswith(_ACTIVATIONS):
+            slope = act.attributes.get("negative_slope")
+            arguments = str(slope) if isinstance(slope, float) else ""
+            kinds.add(f"nn.{act.name.removeprefix(_ACTIVATIONS)}({arguments})")
+        for child in children.values():
+            if is_module(child):
+                visit(child, depth + 1)
+
+    visit(module, 0)
+    return kinds.pop() if len(kinds) == 1 and kinds != {"nn.SiLU()"} else ""
+
+
 def plain(value: Any) -> JSONValue:
     """Settings as JSON knows them; what has no such form (a big array, a class) becomes a short description.
 
@@ -102,20 +135,26 @@ def plain(value: Any) -> JSONValue:
 
     def convert(item: Any, depth: int) -> Any:
         walk.step(depth)
-        if item is None or isinstance(item, bool | int | float | str):
+        if isinstance(item, str):
+            walk.step(depth, len(item[:MAX_TEXT]) // TEXT_STEP)
+            return item if len(item) <= MAX_TEXT else f"<text of {len(item)} letters>"
+        if item is None or isinstance(item, bool | int | float):
             return item
         if isinstance(item, Mapping):
             keys = (key if isinstance(key, str | int | float) else str(key) for key in item)
-            return {key: convert(own, depth + 1) for key, own in zip(keys, item.values(), strict=True)}
+            return {
+                convert(key, depth): convert(own, depth + 1)
+                for key, own in zip(keys, item.values(), strict=True)
+            }
         if isinstance(item, list | tuple):
             return [convert(own, depth + 1) for own in item]
         if isinstance(item, set):
+            walk.step(depth, len(item))
             return [convert(own, depth + 1) for own in sorted(item, key=str)]
         if isinstance(item, Tensor):
-            small = item.numel() <= MAX_LISTED
-            return item.tolist() if small else f"<tensor {'x'.join(map(str, item.shape))}>"
+            return _listed("tensor", item, walk, depth)
         if isinstance(item, Stub):
-            return convert(_of_stub(item), depth + 1)
+            return convert(_of_stub(item, walk, depth), depth + 1)
         return item.name if isinstance(item, Global) else f"<{type(item).__name__}>"
 
     converted: JSONValue = convert(value, 0)
@@ -141,18 +180,25 @@ class _Walk:
         self._what = what
         self._steps = 0
 
-    def step(self, depth: int) -> None:
-        self._steps += 1
+    def step(self, depth: int, values: int = 1) -> None:
+        self._steps += values
         if depth > MAX_DEPTH or self._steps > MAX_VALUES:
             raise CheckpointError(f"its {self._what} lie in each other without end")
 
 
-def _of_stub(stub: Stub) -> Any:
+def _of_stub(stub: Stub, walk: _Walk, depth: int) -> Any:
     if stub.name == "numpy.ndarray" and isinstance(stub.state, tuple):
-        array: np.ndarray[Any, Any] = read_array(stub)
-        return array.tolist() if array.size <= MAX_LISTED else f"<array {array.shape}>"
+        return _listed("array", read_array(stub), walk, depth)
     if stub.entries is not None:
         return stub.entries
     if stub.name.endswith("Namespace"):
         return stub.attributes
     return f"<{stub.name}>"
+
+
+def _listed(kind: str, values: Tensor | np.ndarray[Any, Any], walk: _Walk, depth: int) -> Any:
+    """The numbers of a short array, the size of a long one."""
+    if math.prod(values.shape) > MAX_LISTED:
+        return f"<{kind} {'x'.join(map(str, values.shape))}>"
+    walk.step(depth, math.prod(values.shape))
+    return values.tolist()

@@ -18,7 +18,14 @@ from torch.overrides import TorchFunctionMode
 from anyolo.errors import AnyoloError, CheckpointError, ModelError
 from anyolo.families import FAMILIES
 from anyolo.families.base import FamilySpec, Identity
-from anyolo.families.checkpoint_contents import check_rows, find_weights, module_tensors, plain, unwrap
+from anyolo.families.checkpoint_contents import (
+    check_rows,
+    find_weights,
+    module_activation,
+    module_tensors,
+    plain,
+    unwrap,
+)
 from anyolo.families.checkpoint_writing import save_atomic
 from anyolo.families.safe_globals import Stub, shown
 from anyolo.families.safe_reader import DAMAGE, read_object
@@ -193,7 +200,7 @@ def _load_foreign(found: WeightsFile, where: str, family: str) -> Checkpoint:
         size=identity.size,
         names=names,
         preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta),
+        imgsz=_trained_size(found.meta) or (spec.evaluation.imgsz, spec.evaluation.imgsz),
         meta=found.meta,
     )
 
@@ -212,6 +219,8 @@ def _weights_file(content: Any, where: str) -> WeightsFile:
         yaml = plain(attributes.get("yaml", record.get("rows")))
         yaml = yaml if isinstance(yaml, dict) else {}
         check_rows(yaml)
+        if isinstance(weights, Stub) and (activation := module_activation(weights)):
+            yaml = {"activation": activation, **yaml}
         nc = attributes.get("nc", yaml.get("nc", record.get("nc")))
         meta = {str(name): plain(value) for name, value in record.items() if name not in _BULKY}
         meta |= {"found_under": key}

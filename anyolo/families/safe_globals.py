@@ -12,57 +12,38 @@ import itertools
 import pickletools
 import re
 import sys
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyolo.errors import CheckpointError, UntrustedFile
-from anyolo.families.safe_tensors import Budget, rebuild_parameter, rebuild_tensor, rebuild_typed
-
-Constructor: TypeAlias = Callable[[tuple[Any, ...], Budget], Any]
+from anyolo.families.safe_tensors import rebuild_parameter, rebuild_tensor, rebuild_typed
+from anyolo.families.safe_values import (
+    ITEM_BYTES,
+    MAX_KEY,
+    SET_BYTES,
+    Budget,
+    Constructor,
+    Global,
+    Stub,
+    check_key,
+    shown,
+)
 
 REFUSAL_HINT = (
     "Nothing was executed. Do not open this file with torch.load; get the weights from a source you trust, "
     "or have their owner save a plain state_dict."
 )
-ITEM_BYTES, SET_BYTES = 256, 1024  # what copying an entry and making a set cost, time counted as memory
-MAX_NUMBER_BYTES = 256  # of one integer in a pickle; longer ones make arithmetic and printing slow
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Global:
-    """A name in a pickle. ``make`` is our own constructor for it, None for a name that can only be a stub."""
-
-    name: str
-    make: Constructor | None = None
-
-
-class Stub:
-    """An object of a class nobody imported: its name, constructor arguments, state and items, all inert."""
-
-    __slots__ = ("args", "entries", "name", "state")
-
-    def __init__(self, name: str, args: tuple[Any, ...] = (), state: Any = None) -> None:
-        self.name = name
-        self.args = args
-        self.state = state
-        self.entries: dict[Any, Any] | list[Any] | None = None
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What would have been its ``__dict__`` (and slots: a pair of dicts); empty for any other state."""
-        if isinstance(self.state, dict):
-            return self.state
-        parts = self.state if isinstance(self.state, tuple) and len(self.state) == 2 else ()
-        return ChainMap(*(part for part in parts if isinstance(part, dict)))
+MAX_SCALAR_BYTES = 32
+MAX_TEXT_ARRAY = 64 << 10  # bytes that are text are copied to be read
 
 
 def resolve(module: str, name: str) -> Global:
     """The stand-in for ``module.name``; UntrustedFile when a weights file has no reason to mention it."""
+    if len(module) + len(name) > MAX_KEY:
+        raise CheckpointError(f"a class name of {len(module) + len(name)} letters: {shown(module)}")
     full = f"{module}.{name}"
     make = CONSTRUCTORS.get(full)
     if make is not None:
@@ -79,18 +60,12 @@ def refuse(name: str, does: str = "asks to call") -> UntrustedFile:
     return UntrustedFile(f"this file {does} {shown(name)}, which no weights file needs", hint=REFUSAL_HINT)
 
 
-def shown(name: object) -> str:
-    """Text of a file made fit for a message: printable ASCII, short."""
-    text = re.sub(r"[^ -~]", "?", str(name)[:400])
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
 def mentioned_globals(data: bytes) -> list[str]:
     """``module name`` of what a pickle in any protocol mentions, as far as it can be followed."""
     found: list[str] = []
     words: list[str] = []
     try:
-        for opcode, value, _ in itertools.islice(pickletools.genops(io.BytesIO(data[:1_000_000])), 10_000):
+        for opcode, value, _ in itertools.islice(pickletools.genops(io.BytesIO(data[:4_000_000])), 100_000):
             if opcode.name in ("GLOBAL", "INST"):
                 found.append(str(value))
             elif opcode.name == "STACK_GLOBAL":
@@ -102,27 +77,25 @@ def mentioned_globals(data: bytes) -> list[str]:
     return [full for full in found if re.fullmatch(r"[\w.]+ [\w.]+", full)]
 
 
-def check_key(key: Any) -> None:
-    """Keys are scalars or flat tuples of them: hashing anything else could be made to take for ever."""
-    parts = key if type(key) is tuple and len(key) <= 64 else (key,)
-    if not all(isinstance(part, SCALARS) for part in parts):
-        raise CheckpointError(f"a {type(key).__name__} is used as a dictionary key")
-
-
 def _make_dict(args: tuple[Any, ...], budget: Budget) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for source in args:
         if isinstance(source, Global):  # the factory of a defaultdict
             continue
-        budget.spend(ITEM_BYTES * len(source))
-        for key, value in source.items() if isinstance(source, dict) else source:
-            check_key(key)
+        for pair in source.items() if type(source) is dict else _make_list((source,), budget):
+            if type(pair) not in (tuple, list):
+                raise CheckpointError(f"a dictionary entry that is a {type(pair).__name__}")
+            key, value = pair
+            budget.spend(ITEM_BYTES)
+            check_key(key, budget)
             made[key] = value
     return made
 
 
 def _make_list(args: tuple[Any, ...], budget: Budget) -> list[Any]:
     items = args[0] if args else ()
+    if type(items) not in (list, tuple, set, dict):  # of a tensor each row would become one
+        raise CheckpointError(f"a list of the items of a {type(items).__name__}")
     budget.spend(ITEM_BYTES * len(items))
     return list(items)
 
@@ -135,19 +108,19 @@ def make_set(args: tuple[Any, ...], budget: Budget) -> set[Any]:
     items: Iterable[Any] = _make_list(args, budget)
     budget.spend(SET_BYTES)
     for item in items:
-        check_key(item)
+        check_key(item, budget)
     return set(items)
 
 
 def _make_path(args: tuple[Any, ...], budget: Budget) -> str:
-    text = "/".join(str(part) for part in args if isinstance(part, str))
-    budget.spend(len(text))
-    return text
+    parts = [part for part in args if isinstance(part, str)]
+    budget.spend(sum(map(len, parts)))
+    return "/".join(parts)
 
 
 def _make_device(args: tuple[Any, ...], budget: Budget) -> str:
     """A device is only its name here: every tensor lands on the CPU."""
-    return ":".join(shown(part) for part in args)
+    return ":".join(map(shown, args[:2]))
 
 
 def _make_bytes(args: tuple[Any, ...], budget: Budget) -> bytes:
@@ -160,7 +133,10 @@ def _make_bytes(args: tuple[Any, ...], budget: Budget) -> bytes:
 
 
 def _make_complex(args: tuple[Any, ...], budget: Budget) -> complex:
-    return complex(float(args[0]), float(args[1]))
+    real, imaginary = args
+    if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
+        raise CheckpointError("a complex number of something that is no number")
+    return complex(real, imaginary)
 
 
 def _make_stub_named(name: str) -> Constructor:
@@ -182,13 +158,15 @@ def _make_array(args: tuple[Any, ...], budget: Budget) -> Stub:
 def _make_scalar(args: tuple[Any, ...], budget: Budget) -> Any:
     """A numpy scalar becomes a Python number."""
     dtype, raw = args
+    if not isinstance(raw, str | bytes) or len(raw) > MAX_SCALAR_BYTES:
+        raise CheckpointError("a numpy number that is not made of a few bytes")
     return np.frombuffer(_raw(raw), read_dtype(dtype), count=1)[0].item()
 
 
 def read_dtype(stub: Any) -> np.dtype[Any]:
     """The number type a numpy pickle states. Structured and object types are refused."""
     text = stub.args[0] if isinstance(stub, Stub) and stub.name == "numpy.dtype" and stub.args else None
-    if not isinstance(text, str) or not re.fullmatch(r"[<>|=]?(\?|[biufc]\d{1,2})", text):
+    if not isinstance(text, str) or not re.fullmatch(r"[<>|=]?(\?|[iu][1248]|f[248]|b1|c8|c16)", text):
         raise CheckpointError(f"a numpy array of {shown(text)}")
     order = stub.state[1] if isinstance(stub.state, tuple) and len(stub.state) > 1 else "="
     dtype = np.dtype(text)
@@ -202,10 +180,14 @@ def read_array(stub: Stub) -> NDArray[Any]:
 
 
 def _raw(data: Any) -> bytes:
-    return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
+    """Bytes as they are; text, which files of Python 2 have instead, only where it is short."""
+    if isinstance(data, str) and len(data) <= MAX_TEXT_ARRAY:
+        return data.encode("latin1")
+    if not isinstance(data, bytes):
+        raise CheckpointError(f"a numpy array made of a {type(data).__name__}")
+    return data
 
 
-SCALARS = (str, int, float, bool, bytes, complex, type(None), Global)
 OLD_LIBRARY = frozenset(
     (
         "__builtin__",

@@ -17,20 +17,19 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from anyolo.errors import CheckpointError
-from anyolo.families.safe_globals import (
+from anyolo.families.safe_globals import make_set, mentioned_globals, refuse, resolve
+from anyolo.families.safe_values import (
+    ITEM_BYTES,
+    MAX_KEY,
+    MAX_NESTING,
     MAX_NUMBER_BYTES,
+    Budget,
     Global,
     Stub,
     check_key,
-    make_set,
-    mentioned_globals,
-    refuse,
-    resolve,
+    check_nesting,
     shown,
 )
-from anyolo.families.safe_tensors import Budget
-
-MAX_NESTING = 256
 
 Operation: TypeAlias = Callable[["Machine"], None]
 
@@ -57,7 +56,7 @@ class Machine:
         self.load_storage = load_storage
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under the open marks
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []  # no dict: a file chooses the numbers, and so what they would cost
         self.names: dict[tuple[str, str], Global] = {}
 
     def run(self) -> Any:
@@ -206,8 +205,8 @@ class Machine:
         if type(target) is not dict or len(items) % 2:
             raise CheckpointError(f"items set in a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str:
-                check_key(key)
+            if type(key) is not str or len(key) > MAX_KEY:
+                check_key(key, self.budget)
             target[key] = value
 
     def empty_set(self) -> None:
@@ -226,22 +225,39 @@ class Machine:
     # -- memo ----------------------------------------------------------------------------------------
 
     def get1(self) -> None:
-        self.stack.append(self.memo[self.data[self.position]])
+        self._get(self.data[self.position])
         self.position += 1
 
     def get4(self) -> None:
-        self.stack.append(self.memo[self._number(_UINT32)])
+        self._get(self._number(_UINT32))
+
+    def _get(self, index: int) -> None:
+        found = self.memo[index]
+        if found is _NEVER:
+            raise CheckpointError(f"place {index} of the memo is empty")
+        self.stack.append(found)
 
     def put1(self) -> None:
-        self.memo[self.data[self.position]] = self.stack[-1]
+        self._put(self.data[self.position])
         self.position += 1
 
     def put4(self) -> None:
-        self.memo[_UINT32.unpack_from(self.data, self.position)[0]] = self.stack[-1]
-        self.position += 4
+        self._put(self._number(_UINT32))
+
+    def _put(self, index: int) -> None:
+        memo, gap = self.memo, index - len(self.memo)
+        if gap == 0:
+            memo.append(self.stack[-1])
+        elif gap < 0:
+            memo[index] = self.stack[-1]
+        elif index < self.budget.operations:
+            memo.extend([_NEVER] * gap)
+            memo.append(self.stack[-1])
+        else:
+            raise CheckpointError(f"place {index} of the memo")
 
     def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo.append(self.stack[-1])
 
     # -- names and objects ---------------------------------------------------------------------------
 
@@ -268,6 +284,7 @@ class Machine:
             raise CheckpointError(f"a call of a {type(target).__name__}")
         if target.make is None:
             raise refuse(target.name)
+        self.budget.spend(ITEM_BYTES * (1 + len(args)))
         self.stack[-1] = target.make(args, self.budget)
 
     def new_object(self) -> None:
@@ -295,28 +312,6 @@ class Machine:
         self.stack[-1] = self.load_storage(self.stack[-1])
 
 
-def check_nesting(value: Any) -> None:
-    """CheckpointError if containers lie deeper than ``MAX_NESTING`` on the shortest ways to them."""
-    seen: set[int] = set()
-    level = [value]
-    for _ in range(MAX_NESTING):
-        inside: list[Any] = []
-        for item in level:
-            kind = type(item)
-            if kind in _CONTAINERS and id(item) not in seen:
-                seen.add(id(item))
-                if kind is dict:
-                    inside.extend(item.values())
-                elif kind is Stub:
-                    inside += (item.args, item.state, item.entries)
-                else:
-                    inside.extend(item)
-        level = inside
-        if not level:
-            return
-    raise CheckpointError(f"nested deeper than {MAX_NESTING}")
-
-
 def _constant(value: Any) -> Operation:
     return lambda machine: machine.stack.append(value)
 
@@ -336,7 +331,7 @@ def _raw(length: struct.Struct) -> Operation:
     return lambda machine: machine.stack.append(machine._bytes(machine._number(length)))
 
 
-_CONTAINERS = frozenset({dict, list, tuple, set, Stub})
+_NEVER = object()  # what a gap in the memo holds
 
 _OPERATIONS: dict[int, Operation] = {
     code[0]: operation

@@ -14,9 +14,10 @@ from io import BufferedReader
 from typing import Any
 
 from anyolo.errors import CheckpointError
-from anyolo.families.safe_globals import Global, mentioned_globals, resolve, shown
+from anyolo.families.safe_globals import mentioned_globals, resolve
 from anyolo.families.safe_pickle import Machine
-from anyolo.families.safe_tensors import STORAGE_DTYPES, Budget, Storage
+from anyolo.families.safe_tensors import STORAGE_DTYPES, Storage, check_byte_order
+from anyolo.families.safe_values import TENSOR_BYTES, Budget, Global, shown
 from anyolo.families.safe_zip import Archive
 from anyolo.types import PathLike
 
@@ -76,16 +77,19 @@ class _Storages:
 
         Old files refer to module classes this way too: ``("module", class, file name, source text)``.
         """
+        if type(identifier) is not tuple or not 2 <= len(identifier) <= 6:
+            raise CheckpointError(f"a storage of a {type(identifier).__name__}")
         if identifier[0] == "module" and isinstance(identifier[1], Global):
             return identifier[1]
         word, kind, key, _device, count, *view = identifier
         dtype = STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
-        if word != "storage" or dtype is None or type(key) is not str or type(count) is not int or any(view):
+        if word != "storage" or dtype is None or type(key) is not str or type(count) is not int:
             raise CheckpointError(f"a storage of {shown(kind.name if isinstance(kind, Global) else word)}")
         if not re.fullmatch(r"\w{1,64}", key, re.ASCII):
             raise CheckpointError(f"a storage named {shown(key)}")
         storage = self.found.get(key)
         if storage is None:
+            self.budget.spend(TENSOR_BYTES)
             self._free_bytes -= count * dtype.itemsize
             if count < 0 or self._free_bytes < 0:
                 raise CheckpointError(f"storage {key} claims {count} numbers, more than the file holds")
@@ -94,7 +98,18 @@ class _Storages:
             self.found[key] = storage
         if storage.values.dtype != dtype or storage.values.numel() != count:
             raise CheckpointError(f"storage {key} is claimed with two types or sizes")
-        return storage
+        return self._part(storage, view[0]) if view and view[0] is not None else storage
+
+    def _part(self, storage: Storage, view: Any) -> Storage:
+        """The storage within another that files before torch 0.4 have: ``(its key, offset, elements)``."""
+        if type(view) is not tuple or len(view) != 3:
+            raise CheckpointError("a part of a storage without place and length")
+        _key, offset, count = view
+        whole = storage.values.numel()
+        if type(offset) is not int or type(count) is not int or not 0 <= offset <= offset + count <= whole:
+            raise CheckpointError(f"a part of a storage that reaches out of its {whole} numbers")
+        self.budget.spend(TENSOR_BYTES)
+        return storage.part(offset, count)
 
 
 def _read_zip(file: BufferedReader, size_bytes: int) -> Any:
@@ -123,11 +138,16 @@ def _read_zip(file: BufferedReader, size_bytes: int) -> Any:
 
     storages = _Storages(size_bytes, fill)
     data = archive.read(f"{root}data.pkl", MAX_PICKLE_BYTES)
-    return Machine(data, storages.budget, storages.load).run()
+    found = Machine(data, storages.budget, storages.load).run()
+    check_byte_order(storages.found.values())
+    return found
 
 
 def _read_legacy(file: BufferedReader, size_bytes: int) -> Any:
-    """A pickle each: magic number, protocol, system, object, storage keys. Then the bytes, little-endian."""
+    """A pickle each: magic number, protocol, system, object, storage keys. Then the bytes, little-endian.
+
+    Torch has always written them so, whatever ``system`` says of the machine.
+    """
     file.seek(0)
     data = file.read(MAX_PICKLE_BYTES)
     if data[:1] != b"\x80":
@@ -147,7 +167,9 @@ def _read_legacy(file: BufferedReader, size_bytes: int) -> Any:
     _system, at = run(position=at)
     found, at = run(storages.load, at)
     keys, at = run(position=at)
-    if type(keys) is not list or sorted(keys) != sorted(storages.found):
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise CheckpointError("the list of storages is no list of names")
+    if sorted(keys) != sorted(storages.found):
         raise CheckpointError("the storages in the file are not those its tensors ask for")
     file.seek(at)
     for key in keys:
@@ -156,6 +178,7 @@ def _read_legacy(file: BufferedReader, size_bytes: int) -> Any:
         if count != storage.values.numel() or file.readinto(storage.raw.data) != storage.raw.size:
             raise CheckpointError(f"storage {key} is shorter than its tensors need: the file is truncated")
         storage.finish(is_swapped=sys.byteorder != "little")
+    check_byte_order(storages.found.values())
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anyolo.errors import CheckpointError
+from anyolo.families.safe_values import TENSOR_BYTES, Budget
 
 STORAGE_DTYPES = {
     "torch.FloatStorage": torch.float32,
@@ -29,24 +31,9 @@ STORAGE_DTYPES = {
     "torch.storage.UntypedStorage": torch.uint8,
 }
 MAX_DIMENSIONS = 25
-TENSOR_BYTES = 1024  # what the object itself costs, roughly
+SAMPLE = 4096  # numbers looked at to tell the byte order
+MIN_SAMPLE = 256
 
-
-class Budget:
-    """What a file of this length may make us do: pickle operations, and bytes of views and copies.
-
-    Both cost next to nothing in the file. The longest pickle among known files is YOLOv9-t's, with 190,000
-    operations in 8 MB, and real files hardly look at a tensor twice.
-    """
-
-    def __init__(self, file_bytes: int) -> None:
-        self.operations = 400_000 + file_bytes // 16
-        self._left = 4 * file_bytes + (256 << 20)
-
-    def spend(self, size_bytes: int) -> None:
-        self._left -= size_bytes
-        if self._left < 0:
-            raise CheckpointError("this file describes far more data than it holds")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,27 +48,43 @@ class Storage:
         data = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
         return Storage(data.numpy(), data.view(dtype))
 
+    def part(self, offset: int, count: int) -> Storage:
+        """``count`` numbers from ``offset``, in the same memory."""
+        width = self.values.dtype.itemsize
+        end = offset + count
+        return Storage(self.raw[offset * width : end * width], self.values[offset:end])
+
     def finish(self, *, is_swapped: bool) -> None:
         """Call once the bytes are in: puts them into this machine's byte order and checks truth values."""
         if is_swapped:
-            self._swap()
+            self.raw.view(f"u{_width(self.values.dtype)}").byteswap(inplace=True)
         if self.values.dtype == torch.bool and self.raw.size and int(self.raw.max()) > 1:
             raise CheckpointError("a truth value that is neither 0 nor 1")
 
-    def _swap(self) -> None:
-        before = _absurd_share(self.values)
-        width = self.values.dtype.itemsize // (2 if self.values.is_complex() else 1)
-        self.raw.view(f"u{width}").byteswap(inplace=True)
-        if _absurd_share(self.values) > before:
-            raise CheckpointError(
-                "wrong byte order: its numbers make no sense in the order that the file states"
-            )
+
+def check_byte_order(storages: Iterable[Storage]) -> None:
+    """CheckpointError if the numbers make sense only the other way round, whatever the file says of its order.
+
+    The longest storage of floats tells, where it is long enough: of weights at most a few are denormal or
+    enormous, of swapped ones at least an eighth.
+    """
+    floats = [storage.values for storage in storages if storage.values.is_floating_point()]
+    sample = max(floats, key=Tensor.numel, default=torch.empty(0))[:SAMPLE]
+    if sample.numel() < MIN_SAMPLE:
+        return
+    raw = sample.view(torch.uint8).numpy().view(f"u{_width(sample.dtype)}")
+    other = torch.from_numpy(raw.byteswap().view(np.uint8)).view(sample.dtype)
+    if _absurd_share(sample) > 0.08 + _absurd_share(other) and _absurd_share(other) < 0.02:
+        raise CheckpointError("wrong byte order: its numbers make sense only in the order it does not state")
+
+
+def _width(dtype: torch.dtype) -> int:
+    """Bytes that are swapped with one another."""
+    return dtype.itemsize // (2 if dtype.is_complex else 1)
 
 
 def _absurd_share(values: Tensor) -> float:
-    """How much of a float storage is no sane weight: infinite, denormal or enormous."""
-    if not values.is_floating_point() or not values.numel():
-        return 0.0
+    """How much of some floats is no sane weight: infinite, denormal or enormous."""
     limits = torch.finfo(values.dtype)
     size = values.abs()
     is_sane = ((size >= limits.tiny) & (size <= min(1e8, limits.max / 4))) | (size == 0)
@@ -100,11 +103,12 @@ def rebuild_tensor(args: tuple[Any, ...], budget: Budget) -> Tensor:
             raise CheckpointError("a tensor whose sizes are not whole numbers")
     values = storage.values
     numel = math.prod(size)
-    budget.spend(numel * values.itemsize + TENSOR_BYTES)
+    budget.spend(TENSOR_BYTES)
+    budget.view(numel * max(values.itemsize, 4))  # a model is made of it in float32
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if numel else offset - 1
     if last >= values.numel():
         raise CheckpointError(f"a tensor of {numel} numbers in a storage of {values.numel()}")
-    return values.as_strided(size, stride, offset)
+    return values.as_strided(size, stride, values.storage_offset() + offset)
 
 
 def rebuild_parameter(args: tuple[Any, ...], budget: Budget) -> Tensor:

@@ -16,7 +16,8 @@ from io import BufferedReader
 from anyolo.errors import CheckpointError
 from anyolo.families.safe_globals import shown
 
-MAX_RECORDS = 200_000
+MAX_RECORDS = 50_000  # a training file of the largest models has about 8,000
+MAX_DIRECTORY_BYTES = 32 << 20
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -24,6 +25,9 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
+_SIZES_BEHIND = 0x0008
+_HARMLESS_FLAGS = 0x0806 | _SIZES_BEHIND  # names in UTF-8, how hard a compressor tried, sizes behind the bytes
+_FILE_TYPES, _PLAIN_FILE, _FOLDER = 0o170000, 0o100000, 0o040000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,8 @@ class Archive:
     """The records of an open zip file by name.
 
     Raises:
-        CheckpointError: no directory (a truncated file), or records that are compressed, encrypted,
-            overlapping, outside the file, there twice, or named like a path that leads out of it.
+        CheckpointError: no directory (a truncated file), or records that are compressed, encrypted, links,
+            overlapping, outside the file, there twice, told of in two ways, or named like a path out of it.
     """
 
     def __init__(self, file: BufferedReader, size_bytes: int) -> None:
@@ -62,14 +66,22 @@ class Archive:
             raise CheckpointError("a record reaches into the directory")
 
     def _locate(self, entry: Record) -> Record:
+        """The entry with the place of its bytes; its own header must tell the same as the directory."""
         self._file.seek(entry.header)
         head = self._file.read(_LOCAL.size)
         if len(head) != _LOCAL.size:
             raise CheckpointError("a record outside the file")
-        signature, *_, name_length, extra_length = _LOCAL.unpack(head)
-        name = self._file.read(name_length)
-        if signature != b"PK\3\4" or name != entry.name.encode():
+        signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
+        name = entry.name.encode()
+        if signature != b"PK\3\4" or name_length != len(name) or self._file.read(name_length) != name:
             raise CheckpointError(f"record {shown(entry.name)} is not where the directory says")
+        if _FULL32 in (packed, size):
+            size, packed = _widen(self._file.read(extra_length), size, packed)
+        told = (crc, packed, size)
+        if flags & _SIZES_BEHIND and told == (0, 0, 0):
+            told = (entry.crc, entry.size, entry.size)
+        if method or flags & ~_HARMLESS_FLAGS or told != (entry.crc, entry.size, entry.size):
+            raise CheckpointError(f"record {shown(entry.name)} is told of in two ways")
         start = entry.header + _LOCAL.size + name_length + extra_length
         return Record(entry.name, entry.header, start, entry.size, entry.crc)
 
@@ -100,19 +112,25 @@ def _find_directory(file: BufferedReader, size_bytes: int) -> tuple[int, int, in
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < _END.size:
         raise CheckpointError("no directory at the end of the file: it is truncated")
-    _, disk, _, _, count, length, start, comment = _END.unpack_from(tail, at)
+    _, disk, first_disk, here, count, length, start, comment = _END.unpack_from(tail, at)
     end = size_bytes - tail_size + at
-    if at + _END.size + comment != len(tail):
-        raise CheckpointError("bytes behind the end of the zip directory")
+    if comment or at + _END.size != len(tail):
+        raise CheckpointError("a comment or other bytes behind the end of the zip directory")
     if at >= _LOCATOR64.size and tail[at - _LOCATOR64.size :][:4] == b"PK\6\7":
-        _, disk, end, _ = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
+        _, _, end, _ = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
         file.seek(min(end, size_bytes))
-        signature, _, _, _, _, _, _, count, length, start = _END64.unpack(file.read(_END64.size))
+        signature, _, _, _, disk, first_disk, here, count, length, start = _END64.unpack(
+            file.read(_END64.size)
+        )
         if signature != b"PK\6\6":
             raise CheckpointError("the zip64 directory is not where the file says")
     elif _FULL32 in (length, start) or count == _FULL16:
         raise CheckpointError("a zip64 file without its directory")
-    if disk or start + length > end or count > MAX_RECORDS or count * _ENTRY.size > length:
+    if disk or first_disk or here != count:
+        raise CheckpointError("a zip file in several parts")
+    if count > MAX_RECORDS or length > MAX_DIRECTORY_BYTES:
+        raise CheckpointError(f"a zip directory of {count} records in {length} bytes")
+    if start + length > end or count * _ENTRY.size > length:
         raise CheckpointError("the zip directory does not fit into the file")
     return count, start, length
 
@@ -121,22 +139,9 @@ def _read_entries(data: bytes, count: int) -> list[Record]:
     entries: list[Record] = []
     at = 0
     for _ in range(count):
-        (
-            signature,
-            _,
-            _,
-            flags,
-            method,
-            _,
-            _,
-            crc,
-            packed,
-            size,
-            name_length,
-            extra_length,
-            comment_length,
-        ) = (*_ENTRY.unpack_from(data, at)[:13],)
-        header = _ENTRY.unpack_from(data, at)[16]
+        fields = _ENTRY.unpack_from(data, at)
+        signature, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = fields[:12]
+        comment_length, disk, _, attributes, header = fields[12:]
         at += _ENTRY.size
         name = data[at : at + name_length].decode("utf-8")
         extra = data[at + name_length : at + name_length + extra_length]
@@ -145,13 +150,18 @@ def _read_entries(data: bytes, count: int) -> list[Record]:
             raise CheckpointError("the zip directory is damaged")
         if _FULL32 in (packed, size, header):
             size, packed, header = _widen(extra, size, packed, header)
-        if method or flags & 1 or packed != size:
+        if comment_length or disk:
+            raise CheckpointError(f"record {shown(name)} has a comment, or lies in another file")
+        if method or flags & ~_HARMLESS_FLAGS or packed != size:
             raise CheckpointError(
                 f"record {shown(name)} is compressed or encrypted, which torch.save never does",
                 hint="Unpack the file and save it again with torch.save.",
             )
         if not name or name[0] == "/" or ".." in name.split("/") or any(c in name for c in "\\:\0"):
             raise CheckpointError(f"a record named {shown(name)}, which leads out of the file")
+        kind = attributes >> 16 & _FILE_TYPES
+        if kind not in (0, _PLAIN_FILE) and (kind != _FOLDER or size):
+            raise CheckpointError(f"record {shown(name)} is a link or a device, not a file")
         entries.append(Record(name, header, 0, size, crc))
     return entries
 

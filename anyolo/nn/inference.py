@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anyolo.devices import Device
-from anyolo.nn.blocks.conv import Conv, PlainSiLU
+from anyolo.nn.blocks.conv import Chain, PlainSiLU
 from anyolo.nn.fuse import fuse
 from anyolo.nn.model import Detector
 from anyolo.structures import HeadOutput, Predictions, Preprocess
@@ -30,7 +30,7 @@ class Inference:
         if dtype != torch.float32:
             _convert(self.model, dtype)
         for block in self.model.modules():
-            if isinstance(block, Conv):
+            if isinstance(block, Chain):
                 block.merge(device.fused_convolution)
         self.device, self.preprocess, self.dtype = device, preprocess, dtype
 

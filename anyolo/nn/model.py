@@ -107,7 +107,10 @@ def build(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = batch_norm
-    model.head.set_strides(_measure(model, plan))
+    try:
+        model.head.set_strides(_measure(model, plan))
+    except ValueError as problem:
+        raise plan.error(plan.rows[-1], str(problem)) from problem
     return model
 
 

@@ -22,15 +22,17 @@ def resolve_optimizer(
 ) -> tuple[OptimConfig, str]:
     """Turn ``optimizer=auto`` into a choice, and say it in one line.
 
-    Short runs get AdamW with a rate that falls with the class count, long ones SGD. A learning rate,
-    momentum or warm-up that the user typed is kept, whatever was chosen.
+    Where the family's recipe or the user names one, that is it. Else short runs get AdamW with a rate that
+    falls with the class count, long ones SGD. A learning rate, momentum or warm-up that the user typed is
+    kept, whatever was chosen.
 
     Source: the field's rule (Ultralytics 8.4), with SGD in place of MuSGD.
     """
     if config.optimizer != "auto":
+        why = "as asked for" if "optimizer" in set(explicit) else "the family's recipe"
         return (
             config,
-            f"optimizer {config.optimizer} (lr0={config.lr0:g}, momentum={config.momentum:g}), as asked for",
+            f"optimizer {config.optimizer} (lr0={config.lr0:g}, momentum={config.momentum:g}), {why}",
         )
     updates = math.ceil(images / max(batch, config.nbs)) * epochs
     if updates > LONG_RUN_UPDATES:

@@ -95,6 +95,9 @@ def fit_classes(model: Detector, spec: FamilySpec, nc: int, *, is_random: bool =
     # built anew even where the class count fits, so that random weights follow from the run's seed alone
     fresh = build(model.rows, size=model.size, nc=nc, batch_norm=spec.batch_norm)
     if is_random:
+        own = model.head.read_anchors()
+        if own is not None:  # they may be others than those of the rows
+            fresh.head.write_anchors(own)
         return fresh
     missed = transfer(fresh, model.state_dict())
     shown = ", ".join(missed[:3]) + (" ..." if len(missed) > 3 else "")

@@ -27,7 +27,9 @@ class Schedule:
         return round(min(self.config.warmup_epochs, self.epochs - 1) * self.batches)
 
     def factor(self, epoch: int) -> float:
-        """Share of lr0 in this epoch, from 1 down to lrf, linear or cosine."""
+        """Share of lr0 in this epoch, from 1 down to lrf, linear or cosine; a tenth at each of ``steps``."""
+        if self.config.steps is not None:
+            return float(0.1 ** sum(epoch >= step for step in self.config.steps))
         done = min(epoch / self.epochs, 1.0)
         lrf = self.config.lrf
         if self.config.cos_lr:

@@ -16,6 +16,7 @@ from anyolo.evaluate import draw_report
 from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector
+from anyolo.train.anchors import check_anchors
 from anyolo.train.folder import RunFolder
 from anyolo.train.hooks import StopHook, default_hooks, judge
 from anyolo.train.prepare import assemble, fit_classes, freeze_rows, open_loaders, settle
@@ -61,6 +62,8 @@ def train(
     """
     job = settle(spec, config, args, frozenset(explicit), make_folder)
     model = fit_classes(model, spec, len(job.train_index.names), is_random=is_random)
+    if resume is None:
+        check_anchors(job, model)
     freeze_rows(model, config.optim.freeze)
     stop = StopHook()
     with open_loaders(job) as (loader, val_loader):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from anyolo.devices import Device
 
@@ -25,6 +26,7 @@ def capture(run: Run) -> dict[str, Any]:
         "ema_updates": run.ema.updates,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
+        "criterion": list(_criterion_tensors(run)),
         "sums": {name: float(value) for name, value in run.sums.items()},
         "updates": run.updates,
         "metrics": dict(run.metrics),
@@ -45,6 +47,8 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.ema.updates = state["ema_updates"]
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
+    for own, kept in zip(_criterion_tensors(run), state.get("criterion", ()), strict=False):
+        own.copy_(kept)
     run.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
     run.updates = state["updates"]
     run.metrics = dict(state["metrics"])
@@ -52,6 +56,11 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.best_fitness, run.best_epoch = state["best_fitness"], state["best_epoch"]
     run.elapsed_before_s = state["elapsed_s"]
     restore_random(run.device, state["random"])
+
+
+def _criterion_tensors(run: Run) -> Iterable[Tensor]:
+    """What a loss learns from the batches, mostly nothing. Without names, which differ on the host."""
+    return run.criterion.state_dict().values() if isinstance(run.criterion, nn.Module) else ()
 
 
 def capture_random(device: Device) -> dict[str, Any]:

@@ -30,6 +30,10 @@ backbone:
 head:
   - [[4, 5, 6], 1, Detect, [nc]]
 """
+WITH_ANCHORS = (
+    TINY.replace("C2f", "C3").replace("[nc]", "[nc, anchors]")
+    + "anchors: [[10, 13, 16, 30], [30, 61, 62, 45], [80, 60, 60, 90]]\n"
+)
 # Trains, and dies by its own SIGKILL after the update given (0: lives), saving after every update when told
 # to.
 PROGRAM = """
@@ -95,6 +99,20 @@ def test_killed_in_the_middle_of_an_epoch(job: list[str], tmp_path: Path) -> Non
     assert finish([*job, f"project={tmp_path}/whole"]) == 0
     # with nbs 8 and batches of 4, update 5 lies inside the second epoch
     assert finish([*job, f"project={tmp_path}/killed"], die_after=5, save_always=True) == -signal.SIGKILL
+    assert finish([f"resume={tmp_path}/killed/train"]) == 0
+    assert_equal(tmp_path / "whole" / "train", tmp_path / "killed" / "train")
+
+
+def test_what_the_loss_learned_goes_on_too(job: list[str], tmp_path: Path) -> None:
+    model = tmp_path / "anchors.yaml"
+    model.write_text(WITH_ANCHORS)
+    words = [*job, f"model={model}", "autobalance=True"]
+    assert finish([*words, f"project={tmp_path}/whole"]) == 0
+    assert finish([*words, f"project={tmp_path}/killed"], die_after=5, save_always=True) == -signal.SIGKILL
+    (kept,) = torch.load(tmp_path / "killed/train/weights/last.pt", weights_only=True)["training"][
+        "criterion"
+    ]
+    assert kept.shape == (3,) and kept[1] == 1 and kept.tolist() != pytest.approx([4.0, 1.0, 0.4], abs=1e-5)
     assert finish([f"resume={tmp_path}/killed/train"]) == 0
     assert_equal(tmp_path / "whole" / "train", tmp_path / "killed" / "train")
 

@@ -359,7 +359,7 @@ def test_the_cache_gives_the_same_and_notices_changes(
     (stored,) = (own_cache / "anyolo").iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(
-            "anyolo.data.formats.yolo.read_label_file", lambda *_: pytest.fail("not from the cache")
+            "anyolo.data.formats.label_files.read_label_file", lambda *_: pytest.fail("not from the cache")
         )
         assert same(first, open_data(str(path), "train"))
     (tmp_path / "labels/train/0.txt").write_text("1 .4 .4 .2 .2")

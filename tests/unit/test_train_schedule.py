@@ -37,6 +37,15 @@ def test_linear_and_cosine_factors() -> None:
     assert cosine.factor(25) == pytest.approx((1 - math.cos(math.pi / 4)) / 2 * -0.99 + 1)
 
 
+def test_steps_take_a_tenth_from_each_of_their_epochs_on() -> None:
+    plan = schedule(steps=(30, 60), cos_lr=True)
+    assert [plan.factor(epoch) for epoch in (0, 29, 30, 59, 60, 99)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+    assert rates(plan, 30, 0)["weights"][0] == pytest.approx(0.001)
+    assert schedule(steps=()).factor(99) == 1
+
+
 def test_warm_up_starts_biases_high_and_weights_at_zero() -> None:
     start = rates(schedule(), 0, 0)
     assert start["weights"] == (0.0, pytest.approx(0.8))

@@ -9,6 +9,7 @@ FORMATS: Registry[DatasetFormat] = Registry(
     "data set format",
     {
         "coco": "anyolo.data.formats.coco:COCO",
+        "darknet": "anyolo.data.formats.darknet:DARKNET",
         "yolo": "anyolo.data.formats.yolo:YOLO",
     },
     group="anyolo.data_formats",

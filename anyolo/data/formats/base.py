@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from anyolo.data.index import AnnotationIndex, Item
 
 
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """What a data file says beside the data. ``values``: settings under their own keys, as words.
+
+    ``places``: the ``file:line`` of each. ``unused``: keys of the file that mean nothing here.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+
 class DatasetFormat(Protocol):
-    """``root`` is what the user typed after ``data=``: a file or a folder."""
+    """``root`` is what the user typed after ``data=``: a file or a folder. Occupants inherit from it."""
 
     name: str
 
@@ -19,6 +33,10 @@ class DatasetFormat(Protocol):
 
     def read(self, root: str, split: str) -> AnnotationIndex:
         """The split, with everything unusable named in ``problems``. DataError when nothing can be read."""
+
+    def settings(self, root: str) -> FileSettings:
+        """What the file asks for beside naming the data: input size, epochs, ... DataError with its line."""
+        return FileSettings()
 
     def write(self, index: AnnotationIndex, root: str) -> str:
         """Write ``index.split`` below the folder ``root``, pictures copied, beside splits already there.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from anyolo.data.formats.base import copy_pictures
+from anyolo.data.formats.base import DatasetFormat, copy_pictures
 from anyolo.data.index import AnnotationIndex, Item, Problem
 from anyolo.data.index_cache import cached_index
 from anyolo.data.labels import clip_labels
@@ -31,7 +31,7 @@ _ASPECT_SLACK = 0.02
 """A picture may have another size than its json says (resized), but not another shape (rotated)."""
 
 
-class CocoFormat:
+class CocoFormat(DatasetFormat):
     name = "coco"
 
     def matches(self, root: str) -> bool:

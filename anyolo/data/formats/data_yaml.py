@@ -8,7 +8,7 @@ folder, a list file, or several of them; ``names`` is a list or ``{0: name}``; `
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,16 @@ SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """``splits`` maps train, val, test to the paths as written; ``folders`` is where they are looked for."""
+    """``splits`` maps train, val, test to the paths as written; ``folders`` is where they are looked for.
+
+    ``is_written``: there is such a file; else it was made up from the contents of a folder.
+    """
 
     path: str
     folders: tuple[str, ...]
     splits: Mapping[str, tuple[str, ...]]
     names: tuple[str, ...]
+    is_written: bool = True
 
 
 def read_data_yaml(path: str) -> DataFile:
@@ -62,7 +66,7 @@ def list_split(config: DataFile, split: str) -> tuple[list[str], list[str]]:
     pictures: list[str] = []
     missing: list[str] = []
     for entry in config.splits[split]:
-        place = _find(config, entry, split)
+        place = find_entry(entry, config.folders, where=config.path, key=split)
         if os.path.isdir(place):
             pictures += list_pictures(place)
         elif os.path.splitext(place)[1].lower() in SUFFIXES:
@@ -146,20 +150,17 @@ def _class_names(content: Mapping[str, Any], path: str) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _find(config: DataFile, entry: str, split: str) -> str:
+def find_entry(entry: str, folders: Sequence[str], *, where: str, key: str) -> str:
+    """What is written as ``key: entry``, in the first of ``folders`` that has it; else DataError."""
     entry = entry.replace("\\", "/")
     # "../train/images" beside the yaml is how one popular exporter writes "train/images"
     spellings = (entry, entry.removeprefix("../")) if entry.startswith("../") else (entry,)
-    tried = [
-        os.path.normpath(os.path.join(folder, spelling))
-        for spelling in spellings
-        for folder in config.folders
-    ]
+    tried = [os.path.normpath(os.path.join(folder, spelling)) for spelling in spellings for folder in folders]
     for place in tried:
         if os.path.exists(place):
             return place
     raise DataError(
-        f"{split}: {entry} does not exist",
-        where=config.path,
+        f"{key}: {entry} does not exist",
+        where=where,
         hint=f"Looked for {', '.join(dict.fromkeys(tried))}. Correct the path; nothing is downloaded.",
     )

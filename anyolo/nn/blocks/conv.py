@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -44,7 +46,43 @@ class PlainSiLU(nn.Module):
         return x * x.sigmoid()
 
 
-class Conv(Block):
+class Chain(nn.Module):
+    """Children work in the order they were registered: convolution, batch norm, activation, and so on."""
+
+    def fuse(self) -> None:
+        """Fold every batch norm into the convolution before it; eval mode only."""
+        children = list(self.named_children())
+        for (name, conv), (norm_name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(self, name, fold(conv, norm))
+                setattr(self, norm_name, nn.Identity())
+
+    def merge(self, one: Callable[[nn.Conv2d, nn.Module], nn.Module | None]) -> None:
+        """Put what ``one`` makes of a folded convolution and its activation in their place, unless None."""
+        children = [*self.named_children(), ("", nn.Identity())]
+        for (name, conv), (_, norm), (act_name, act) in zip(
+            children, children[1:], children[2:], strict=False
+        ):
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.Identity):
+                continue
+            if (merged := one(conv, act)) is not None:
+                setattr(self, name, merged)
+                setattr(self, act_name, nn.Identity())
+
+
+class ChainOf(Chain, nn.Sequential):
+    """A Sequential that folds: tensor names are ``0.weight``, ``1.weight``, ..."""
+
+
+def unit(
+    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, act: str = ""
+) -> list[nn.Module]:
+    """Convolution without bias, batch norm and, where named, activation, as links of a ``ChainOf``."""
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(c_out), *([activation(act)] if act else [])]
+
+
+class Conv(Block, Chain):
     """Convolution without bias, batch norm, activation; padding keeps the size at stride 1."""
 
     width_tensor: ClassVar[str] = "conv.weight"
@@ -69,18 +107,6 @@ class Conv(Block):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
 
-    def fuse(self) -> None:
-        """Fold the batch norm into the convolution; eval mode only."""
-        if isinstance(self.conv, nn.Conv2d) and isinstance(self.bn, nn.BatchNorm2d):
-            self.conv, self.bn = fold(self.conv, self.bn), nn.Identity()
-
-    def merge(self, one: Callable[[nn.Conv2d, nn.Module], nn.Module | None]) -> None:
-        """Put what ``one`` makes of folded convolution and activation in their place, unless None."""
-        if not isinstance(self.conv, nn.Conv2d) or not isinstance(self.bn, nn.Identity):
-            return
-        if (merged := one(self.conv, self.act)) is not None:
-            self.conv, self.act = merged, nn.Identity()
-
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: channels, kernel, stride, padding, groups, activation (true, false or its name)."""
@@ -88,6 +114,19 @@ class Conv(Block):
         name = {True: row.activation, None: row.activation, False: "Identity"}.get(act, act)
         conv = cls(row.c_in, row.c_out, kernel, stride, padding=padding, groups=groups, act=name)
         return conv, row.c_out
+
+
+class DWConv(Block):
+    """A convolution in as many groups as input and output channels allow."""
+
+    width_tensor: ClassVar[str] = Conv.width_tensor
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: channels, kernel, stride."""
+        kernel, stride = row.options(1, 1)
+        groups = math.gcd(row.c_in, row.c_out)
+        return Conv(row.c_in, row.c_out, kernel, stride, groups=groups, act=row.activation), row.c_out
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

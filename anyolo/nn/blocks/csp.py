@@ -1,6 +1,6 @@
 """Cross-stage partial blocks.
 
-Source: Wang et al. 2019, arXiv:1911.11929 (CSPNet); topology facts of the official YOLOv8 models.
+Source: Wang et al. 2019, arXiv:1911.11929 (CSPNet); topology facts of the official YOLOv5 and v8 models.
 """
 
 from __future__ import annotations
@@ -62,4 +62,31 @@ class C2f(Block):
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: channels, shortcut."""
         (shortcut,) = row.options(False)
+        return cls(row.c_in, row.c_out, row.repeats, bool(shortcut), act=row.activation), row.c_out
+
+
+class C3(Block):
+    """Two 1x1 branches, bottlenecks (1x1, then 3x3) on the first, joined by a third 1x1."""
+
+    repeats_inside: ClassVar[bool] = True
+    width_tensor: ClassVar[str] = "cv3.conv.weight"
+
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, *, act: str = "SiLU"
+    ) -> None:
+        super().__init__()
+        hidden = c_out // 2
+        self.cv1 = Conv(c_in, hidden, act=act)
+        self.cv2 = Conv(c_in, hidden, act=act)
+        self.cv3 = Conv(2 * hidden, c_out, act=act)
+        links = (Bottleneck(hidden, hidden, shortcut, kernels=(1, 3), act=act) for _ in range(n))
+        self.m = nn.Sequential(*links)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: channels, shortcut."""
+        (shortcut,) = row.options(True)
         return cls(row.c_in, row.c_out, row.repeats, bool(shortcut), act=row.activation), row.c_out

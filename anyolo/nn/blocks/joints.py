@@ -1,4 +1,4 @@
-"""What joins branches: concatenation and nearest upsampling."""
+"""What joins branches: concatenation, addition, nearest upsampling."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ class Concat(Block):
         if row.args not in ((), (1,)):
             raise ValueError(f"joins channels, dimension 1, got {row.args}")
         return cls(), sum(c if isinstance(c, int) else sum(c) for c in row.channels)
+
+
+class Add(Block):
+    """The second of two maps of one shape, weighted, on top of the first."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return torch.add(maps[0], maps[1], alpha=self.alpha)
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: the weight of the second map."""
+        (alpha,) = row.options(1.0, after=0)
+        first, second = row.channels
+        if first != second or not isinstance(first, int):
+            raise ValueError(f"adds two maps of the same channels, got {row.channels}")
+        return cls(float(alpha)), first
 
 
 class Upsample(Block):

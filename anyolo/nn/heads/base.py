@@ -27,6 +27,14 @@ class Head(Block):
     def set_strides(self, strides: tuple[int, ...]) -> None:
         raise NotImplementedError
 
+    def read_anchors(self) -> Tensor | None:
+        """(L, N, 2) widths and heights of the anchors in input pixels; None for a head without any."""
+        return None
+
+    def write_anchors(self, anchors_px_LN2: Tensor) -> None:
+        """Other anchors of the same number, in input pixels; they live in the state_dict."""
+        raise NotImplementedError
+
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         """Decode inputs of this size only, without computing the grid from the maps (for static graphs)."""
         raise NotImplementedError

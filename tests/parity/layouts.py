@@ -1,0 +1,107 @@
+"""How upstream lays out what a family's network gives, so that one test compares all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from anyolo.config.schema import LossConfig
+from anyolo.ops.boxes import xyxy_to_cxcywh
+from anyolo.structures import Predictions
+
+Levels = Sequence[Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """``raw`` makes of the levels the arrays that upstream gives, ``graw`` those whose gradients the golden
+    files have, under the names ``graw_names``. ``decoded`` makes one array of boxes cx, cy, w, h and scores.
+    ``loss`` maps upstream's configurations to ours. An error of a raw number grows to at most
+    ``amplification`` pixels when it is decoded.
+    """
+
+    raw: Callable[[Levels], list[Tensor]]
+    decoded: Callable[[Predictions], Tensor]
+    loss: Mapping[str, LossConfig]
+    items: tuple[str, ...]
+    amplification: float
+    graw: Callable[[Levels], list[Tensor]]
+    graw_names: tuple[str, ...] = ("0", "1", "2")
+    raw_names: tuple[str, ...] = field(default=("raw_0", "raw_1", "raw_2"))
+
+
+def channels_first(found: Predictions) -> Tensor:
+    return torch.cat((xyxy_to_cxcywh(found.boxes_xyxy), found.scores), 2).transpose(1, 2)
+
+
+def with_objectness(found: Predictions) -> Tensor:
+    return torch.cat((xyxy_to_cxcywh(found.boxes_xyxy), found.objectness.unsqueeze(2), found.scores), 2)
+
+
+def sides_and_classes(levels: Levels) -> list[Tensor]:
+    flat = torch.cat([level.flatten(2) for level in levels], 2)
+    return list(flat.split((64, flat.shape[1] - 64), 1))
+
+
+def per_anchor(levels: Levels) -> list[Tensor]:
+    """(B, N * (5 + nc), H, W) to (B, N, H, W, 5 + nc)."""
+    return [level.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2) for level in levels]
+
+
+def boxes_objectness_classes(levels: Levels) -> list[Tensor]:
+    return [part for level in levels for part in level.split((12, 3, level.shape[1] - 15), 1)]
+
+
+def anchors_innermost(found: Predictions) -> Tensor:
+    """Rows level, y, x, anchor instead of level, anchor, y, x, for levels of which one has a quarter of the
+    cells of the other.
+    """
+    rows = with_objectness(found)
+    cells = rows.shape[1] // 15
+    levels = rows.split((12 * cells, 3 * cells), 1)
+    return torch.cat([level.unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2) for level in levels], 1)
+
+
+PLAIN_GAINS = {"box": 0.05, "cls": 0.5, "obj": 1.0}
+PLAIN = Layout(
+    raw=per_anchor,
+    graw=per_anchor,
+    decoded=with_objectness,
+    loss={
+        "main": LossConfig(**PLAIN_GAINS),
+        "scaled_ls": LossConfig(**PLAIN_GAINS, imgsz=128, label_smoothing=0.1),
+        "focal": LossConfig(**PLAIN_GAINS, fl_gamma=1.5),
+    },
+    items=("box", "obj", "cls"),
+    amplification=1.2 * 373,  # d (2s)^2 <= 1.2, the largest anchor
+)
+LAYOUTS = {
+    "yolov8": Layout(
+        raw=list,
+        graw=sides_and_classes,
+        graw_names=("boxes", "scores"),
+        decoded=channels_first,
+        loss={"main": LossConfig(), "classic_assigner": LossConfig(tal_min_side=0)},
+        items=("box", "cls", "dfl"),
+        amplification=100,
+    ),
+    "yolov5": PLAIN,
+    "yolov5lite": PLAIN,
+    "fastestv2": Layout(
+        raw=boxes_objectness_classes,
+        raw_names=tuple(
+            f"raw_{level * 3 + part}_{kind}_s{stride}"
+            for level, stride in enumerate((16, 32))
+            for part, kind in enumerate(("reg", "obj", "cls"))
+        ),
+        graw=boxes_objectness_classes,
+        graw_names=tuple("012345"),
+        decoded=anchors_innermost,
+        loss={"main": LossConfig(box=3.2, cls=32, obj=64, anchor_t=2)},
+        items=("box", "obj", "cls"),
+        amplification=1.2 * 280,
+    ),
+}
