@@ -96,8 +96,7 @@ def _settle(values: Mapping[str, Any]) -> tuple[Loaded[AnchorsVerb], Checkpoint 
     """Settings, with those of the model's family and of the data file beneath; and the model, if any."""
     typed = load(AnchorsVerb, values)
     beside = read_data_layer(typed.config.data, only={"imgsz", "anchors", "model"})
-    layers = [beside.layer]
-    loaded = load(AnchorsVerb, values, layers=layers)
+    loaded = load(AnchorsVerb, values, layers=[beside.layer])
     model = loaded.config.model
     if not (model.model or model.cfg):
         return loaded, None
@@ -106,10 +105,9 @@ def _settle(values: Mapping[str, Any]) -> tuple[Loaded[AnchorsVerb], Checkpoint 
         raise ConfigError(
             "this model has no anchors", where=model.model or model.cfg, hint="Leave model= out to fit some."
         )
-    layers = [Layer(f"recipe of {found.spec.name}", found.spec.recipe, tolerant=True), *layers]
-    if found.imgsz:  # what the weights were trained at
-        layers.insert(0, Layer("the weights file", {"imgsz": found.imgsz}))
-    return load(AnchorsVerb, values, layers=layers), found
+    recipe = Layer(f"recipe of {found.spec.name}", found.spec.recipe, tolerant=True)
+    trained = Layer("the weights file", {"imgsz": found.imgsz} if found.imgsz else {})
+    return load(AnchorsVerb, values, layers=[recipe, trained, beside.layer]), found
 
 
 def _tell(result: AnchorsResult) -> None:

@@ -10,7 +10,6 @@ Source: Redmon and Farhadi 2016, arXiv:1612.08242, section 2 (k-means under 1 - 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,15 +91,6 @@ def fit_anchors(
     best = max(starts, key=lambda anchors: _fitness(_gaps(logs, np.log(anchors)).min(0), threshold))
     best = _refine(logs, best, threshold, rng, generations)
     return best[np.argsort(best.prod(1), kind="stable")]
-
-
-def split_levels(anchors: Sequence[float] | Sizes, levels: int) -> list[list[list[float]]]:
-    """(A, 2), or flat w, h, w, h, ..., in order, dealt out to the levels: [[[w, h], ...], ...].
-
-    Raises ValueError where they do not come out even.
-    """
-    pairs = np.asarray(anchors, np.float64).reshape(levels, -1, 2)
-    return [[[float(side) for side in pair] for pair in level] for level in pairs]
 
 
 def _gaps(log_sizes: Sizes, log_anchors: Sizes) -> Sizes:

@@ -21,7 +21,7 @@ MAX_TEXT = 65536  # and a longer text
 MAX_NAME = 1000  # letters of a tensor's name
 TEXT_STEP = 64  # letters that count as one more value
 _ACTIVATIONS = "torch.nn.modules.activation."
-MAX_BLOCKS = 5000  # of the rows in a file; the largest published model has about 300
+MAX_BLOCKS = 1000  # of the rows in a file; the largest published model has about 300
 MAX_CHANNELS = 65536
 
 
@@ -198,7 +198,7 @@ def _of_stub(stub: Stub, walk: _Walk, depth: int) -> Any:
 
 def _listed(kind: str, values: Tensor | np.ndarray[Any, Any], walk: _Walk, depth: int) -> Any:
     """The numbers of a short array, the size of a long one."""
-    if math.prod(values.shape) > MAX_LISTED:
+    if math.prod(values.shape) > MAX_LISTED or "complex" in str(values.dtype):
         return f"<{kind} {'x'.join(map(str, values.shape))}>"
     walk.step(depth, math.prod(values.shape))
     return values.tolist()

@@ -27,8 +27,8 @@ from anyolo.families.checkpoint_contents import (
     unwrap,
 )
 from anyolo.families.checkpoint_writing import save_atomic
-from anyolo.families.safe_globals import Stub, shown
 from anyolo.families.safe_reader import DAMAGE, read_object
+from anyolo.families.safe_values import Stub, shown
 from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
 from anyolo.structures import Preprocess
@@ -113,6 +113,9 @@ def load_model(path: PathLike, *, family: str = "") -> Checkpoint:
         if _is_own(content):
             return _load_own(_own_record(content, where), where, family)
         return _load_foreign(_weights_file(content, where), where, family)
+    except CheckpointError as error:
+        error.where = error.where or where
+        raise
     except DAMAGE as error:
         raise CheckpointError(f"its model is damaged or incomplete: {shown(error)}", where=where) from error
 
@@ -172,20 +175,23 @@ def _own_record(content: Any, where: str) -> dict[str, Any]:
 
 
 def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
-    spec = FAMILIES.get(record["family"])
+    own: Any = plain({key: value for key, value in record.items() if key not in _BULKY})
+    if not isinstance(own["family"], str) or own["family"] not in FAMILIES:
+        raise CheckpointError(f"a model of the unknown family {shown(own['family'])}", where=where)
+    spec = FAMILIES.get(own["family"])
     if family and FAMILIES.resolve(family) != spec.name:
         raise CheckpointError(f"this is a {spec.name} file, not {family}", where=where)
-    names = tuple(map(str, record["names"]))
-    _check_names(names, record["nc"], where)
-    size_hw = record["imgsz"]
+    names = tuple(map(str, own["names"]))
+    _check_names(names, own["nc"], where)
+    size_hw = own["imgsz"]
     return Checkpoint(
-        model=_filled(record["rows"], record["size"], record["nc"], spec, record["weights"], where),
+        model=_filled(own["rows"], own["size"], own["nc"], spec, record["weights"], where),
         spec=spec,
-        size=record["size"],
+        size=own["size"],
         names=names,
-        preprocess=Preprocess.from_json(record["preprocess"]),
+        preprocess=Preprocess.from_json(own["preprocess"]),
         imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
-        meta={key: plain(value) for key, value in record.items() if key not in _BULKY},
+        meta=own,
     )
 
 
@@ -222,7 +228,7 @@ def _weights_file(content: Any, where: str) -> WeightsFile:
         if isinstance(weights, Stub) and (activation := module_activation(weights)):
             yaml = {"activation": activation, **yaml}
         nc = attributes.get("nc", yaml.get("nc", record.get("nc")))
-        meta = {str(name): plain(value) for name, value in record.items() if name not in _BULKY}
+        meta: Any = plain({str(name): value for name, value in record.items() if name not in _BULKY})
         meta |= {"found_under": key}
         if isinstance(weights, Stub):
             meta |= {"model_class": weights.name, "model_args": plain(attributes.get("args"))}
@@ -252,7 +258,9 @@ def _names(found: Any) -> tuple[str, ...]:
     if isinstance(found, dict):
         order = {int(key): value for key, value in found.items()}
         if sorted(order) != list(range(len(order))):
-            raise CheckpointError(f"class names numbered {shown(sorted(order))} instead of 0, 1, 2, ...")
+            raise CheckpointError(
+                f"class names numbered {shown(str(sorted(order)[:40]))} instead of 0, 1, 2, ..."
+            )
         found = [order[number] for number in range(len(order))]
     return tuple(map(str, found)) if isinstance(found, list) else ()
 
@@ -313,7 +321,7 @@ def _filled(
             with _Undrawn():
                 model = build(rows, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
     except AnyoloError as error:
-        problem = f"its model cannot be built: {error.message}"
+        problem = f"its model cannot be built: {error.message[:600]}"
         raise CheckpointError(problem, where=where, hint=error.hint) from error
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""

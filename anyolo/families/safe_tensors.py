@@ -35,7 +35,6 @@ SAMPLE = 4096  # numbers looked at to tell the byte order
 MIN_SAMPLE = 256
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
     """``raw`` are the bytes to be filled, ``values`` the same memory as a flat tensor of the right type."""
@@ -63,7 +62,7 @@ class Storage:
 
 
 def check_byte_order(storages: Iterable[Storage]) -> None:
-    """CheckpointError if the numbers make sense only the other way round, whatever the file says of its order.
+    """CheckpointError if the numbers make sense only the other way round, whatever the file says of it.
 
     The longest storage of floats tells, where it is long enough: of weights at most a few are denormal or
     enormous, of swapped ones at least an eighth.

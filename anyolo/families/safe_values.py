@@ -1,7 +1,7 @@
 """What a file can make of us and at what cost: inert values, and limits to memory, time and nesting.
 
-An attack that costs time is paid for in bytes here as well, so that there is one allowance to reason about. None
-of the limits grows with what a file claims, only with how long it is.
+An attack that costs time is paid for in bytes here as well, so that there is one allowance to reason about.
+None of the limits grows with what a file claims, only with how long it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from anyolo.errors import CheckpointError
 
-MAX_OPERATIONS = 1_500_000
+MAX_OPERATIONS = 1_200_000
 MAX_NESTING = 256
 MAX_NUMBER_BYTES = 256  # of one integer in a pickle; longer ones make arithmetic and printing slow
 MAX_KEY = 512  # letters of a dictionary key or a name: equal ones are compared to the end
@@ -29,8 +29,8 @@ ODD_KEY_BYTES = 64 << 10  # and a key whose hash a file can choose: n of equal h
 class Budget:
     """What a file of this length may make us do: pickle operations, bytes of objects and of views.
 
-    All three cost next to nothing in the file. The longest pickle among known files is YOLOv9-t's, with 190,000
-    operations in 8 MB, and real files hardly look at a tensor twice.
+    All three cost next to nothing in the file. The longest pickle among known files is YOLOv9-t's, with
+    190,000 operations in 8 MB, and real files hardly look at a tensor twice.
     """
 
     def __init__(self, file_bytes: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 
 from anyolo.errors import CheckpointError
-from anyolo.families.safe_globals import shown
+from anyolo.families.safe_values import shown
 
 MAX_RECORDS = 50_000  # a training file of the largest models has about 8,000
 MAX_DIRECTORY_BYTES = 32 << 20
@@ -26,7 +26,7 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _SIZES_BEHIND = 0x0008
-_HARMLESS_FLAGS = 0x0806 | _SIZES_BEHIND  # names in UTF-8, how hard a compressor tried, sizes behind the bytes
+_HARMLESS_FLAGS = 0x0806 | _SIZES_BEHIND  # names in UTF-8, how hard a compressor tried
 _FILE_TYPES, _PLAIN_FILE, _FOLDER = 0o170000, 0o100000, 0o040000
 
 
@@ -130,8 +130,8 @@ def _find_directory(file: BufferedReader, size_bytes: int) -> tuple[int, int, in
         raise CheckpointError("a zip file in several parts")
     if count > MAX_RECORDS or length > MAX_DIRECTORY_BYTES:
         raise CheckpointError(f"a zip directory of {count} records in {length} bytes")
-    if start + length > end or count * _ENTRY.size > length:
-        raise CheckpointError("the zip directory does not fit into the file")
+    if start + length != end or count * _ENTRY.size > length:
+        raise CheckpointError("the zip directory is not where it should end")
     return count, start, length
 
 

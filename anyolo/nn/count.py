@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anyolo.nn.model import PROBE, Detector
+from anyolo.nn.measure import PROBE
+from anyolo.nn.model import Detector
 from anyolo.types import SizeHW
 
 

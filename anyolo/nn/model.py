@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from anyolo.errors import ModelError, UnknownName
 from anyolo.nn.blocks import BLOCKS
 from anyolo.nn.blocks.base import Inputs
 from anyolo.nn.heads.base import Head
+from anyolo.nn.measure import measure_strides
 from anyolo.nn.rows import IMAGE, Channels, Plan, Row, parse
 from anyolo.structures import HeadOutput, Predictions
-
-PROBE = 64
-"""Side of the blank picture with which strides are measured; coarse enough for stride 64."""
 
 
 class Detector(nn.Module):
@@ -152,10 +149,9 @@ def _measure(model: Detector, plan: Plan) -> tuple[int, ...]:
     """Strides of the levels, from the sizes of the maps of a blank picture."""
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        try:
-            features = model._features(torch.zeros(1, plan.channels, PROBE, PROBE))
-        except (RuntimeError, KeyError) as problem:
-            raise ModelError(f"the rows do not fit together: {problem}", where=plan.where) from problem
+    try:
+        strides = measure_strides(model._features, model.model, plan.channels)
+    except (RuntimeError, KeyError, ValueError) as problem:
+        raise ModelError(f"the rows do not fit together: {problem}", where=plan.where) from problem
     model.train(was_training)
-    return tuple(PROBE // x.shape[-1] for x in features)
+    return strides

@@ -99,7 +99,7 @@ def test_inserted_and_removed_bytes(files, tmp_path_factory, kind, place, other,
 )
 def test_random_opcodes(tmp_path_factory, code):
     """Pickles made of whatever opcodes, most of them known ones."""
-    from tests.unit.hostile_files import FOUR, archive
+    from tests.unit.hostile_opcodes import FOUR, archive
 
     path = tmp_path_factory.getbasetemp() / "opcodes.pt"
     path.write_bytes(archive(b"\x80\x02" + b"".join(code) + b".", FOUR))

@@ -101,7 +101,7 @@ def test_our_record_read_as_any_weights_file(record, tmp_path):
         ({"preprocess": {"channels": "rgb"}}, "damaged or incomplete"),
         ({"preprocess": {**Preprocess().to_json(), "odd": 1}}, "damaged or incomplete"),
         ({"imgsz": 5}, "damaged or incomplete"),
-        ({"family": 7}, "damaged or incomplete"),
+        ({"family": 7}, "unknown family 7"),
         ({"rows": {"nc": 3, "backbone": [[-1, 10**9, "Conv", [8]]], "head": []}}, "blocks"),
         ({"rows": {"nc": 3, "backbone": [[-1, 1, "Conv", [10**9]]], "head": []}}, "channels"),
         (
