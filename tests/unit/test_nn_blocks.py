@@ -142,7 +142,7 @@ def test_merging_takes_every_folded_pair_with_its_activation():
         assert torch.equal(block(x), before)
     assert seen == ["ReLU", "Conv2d", "ReLU", "Conv2d", "ReLU"]
     left = [type(m).__name__ for m in block.branch_main]
-    assert left == ["Sequential", "Identity", "Identity", "Conv2d", "Identity"] + left[:3]
+    assert left == ["Sequential", "Identity", "Identity", "Conv2d", "Identity", *left[:3]]
     assert all(a is not b for a, b in pairwise(block.branch_main))
 
 
