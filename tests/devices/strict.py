@@ -21,6 +21,9 @@ from anyolo.devices.operators import _MEMORY, full_name
 COMPOSITE = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
 # made of others by torch's own code, and yet they must give a tensor of this device
 FORCED = {"_unsafe_view", "_lazy_clone", "_neg_view", "_conj", "detach", "alias", "lift_fresh", "lift"}
+# torch can make it of others, which rounds otherwise: a backend that has it uses its own, and for one that
+# has not the host makes it of others too (a ReLU near zero makes a thousandth of the last bit)
+SILU_BACKWARD = "aten::silu_backward"
 BY_HAND = {
     "_copy_from", "_copy_from_and_resize", "_local_scalar_dense", "empty.memory_format", "empty_strided",
     "resize_", "convolution_overrideable", "convolution_backward_overrideable",
@@ -102,6 +105,9 @@ def install(backend: str) -> type[Device]:
     for name in torch._C._dispatch_get_all_op_names():
         if (func := _to_register(name)) is not None:
             library.impl(name[6:], _judged(func), "PrivateUse1")
+    if not _is_native(SILU_BACKWARD):
+        silu_backward = torch.ops.aten.silu_backward.default
+        library.impl("silu_backward", silu_backward.decompose, "CPU", allow_override=True)
     DEVICES._table["strict"] = "strict:StrictDevice"
     StrictDevice.profile = replace(kind.profile, name="strict", torch_type=State.name, pin_memory=False)
     StrictDevice.backend = kind
@@ -133,9 +139,10 @@ class _Module(_DummyBackendModule):
 def _to_register(name):
     """The operator, unless torch makes it of others on a device that has no kernel for it."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    if not name.startswith("aten::") or name[6:] in BY_HAND or has(name, "CompositeImplicitAutograd"):
-        return None
     base, _, overload = name[6:].partition(".")
+    is_made_of_others = has(name, "CompositeImplicitAutograd") and name != SILU_BACKWARD
+    if not name.startswith("aten::") or name[6:] in BY_HAND or is_made_of_others:
+        return None
     try:
         func = getattr(getattr(torch.ops.aten, base), overload or "default")
     except AttributeError:
@@ -143,8 +150,12 @@ def _to_register(name):
     is_view = any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
     is_composite = any(has(name, key) for key in COMPOSITE)
     # what moves memory about keeps torch's way, which ends in _copy_from
-    is_listed = State.table.native is not None and name in State.table.native and base not in _MEMORY
+    is_listed = _is_native(name) and base not in _MEMORY
     return func if not is_composite or is_view or is_listed or base in FORCED else None
+
+
+def _is_native(name):
+    return State.table.native is not None and name in State.table.native
 
 
 def _judged(func):

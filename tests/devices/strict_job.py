@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE), str(HERE.parent / "conformance")]
 
+import numpy as np  # noqa: E402
 import strict  # noqa: E402
 import torch  # noqa: E402
 from test_step_traces import small_batch  # noqa: E402
@@ -74,7 +75,8 @@ def use(weights, data, folder, device):
     found = api.predict(source=pictures, save=False, **options)
     boxes = [result.boxes.data.tolist() for result in found.results]
     # random weights score nothing, so that the boxes that were judged say more than the figures
-    return dict(judged.metrics), boxes, [own.boxes_xyxy.tolist() for own in judged.evaluation.found]
+    own = [np.column_stack((d.boxes_xyxy, d.scores, d.classes)).tolist() for d in judged.evaluation.found]
+    return dict(judged.metrics), boxes, own
 
 
 def difference(first, second):
