@@ -198,7 +198,8 @@ def _of_stub(stub: Stub, walk: _Walk, depth: int) -> Any:
 
 def _listed(kind: str, values: Tensor | np.ndarray[Any, Any], walk: _Walk, depth: int) -> Any:
     """The numbers of a short array, the size of a long one."""
-    if math.prod(values.shape) > MAX_LISTED or "complex" in str(values.dtype):
+    listed = math.prod(max(side, 1) for side in values.shape)  # nothing at all in a million rows is long, too
+    if listed > MAX_LISTED or "complex" in str(values.dtype):
         return f"<{kind} {'x'.join(map(str, values.shape))}>"
-    walk.step(depth, math.prod(values.shape))
+    walk.step(depth, listed)
     return values.tolist()

@@ -225,34 +225,33 @@ class Machine:
     # -- memo ----------------------------------------------------------------------------------------
 
     def get1(self) -> None:
-        self._get(self.data[self.position])
+        self.stack.append(self.memo[self.data[self.position]])
         self.position += 1
 
     def get4(self) -> None:
-        self._get(self._number(_UINT32))
-
-    def _get(self, index: int) -> None:
-        found = self.memo[index]
-        if found is _NEVER:
-            raise CheckpointError(f"place {index} of the memo is empty")
-        self.stack.append(found)
+        self.stack.append(self.memo[self._number(_UINT32)])
 
     def put1(self) -> None:
         self._put(self.data[self.position])
         self.position += 1
 
     def put4(self) -> None:
-        self._put(self._number(_UINT32))
+        index = _UINT32.unpack_from(self.data, self.position)[0]
+        self.position += 4
+        if index == len(self.memo):  # as nearly always
+            self.memo.append(self.stack[-1])
+        else:
+            self._put(index)
 
     def _put(self, index: int) -> None:
-        memo, gap = self.memo, index - len(self.memo)
-        if gap == 0:
-            memo.append(self.stack[-1])
-        elif gap < 0:
-            memo[index] = self.stack[-1]
+        memo, top = self.memo, self.stack[-1]
+        if index == len(memo):
+            memo.append(top)
+        elif index < len(memo):
+            memo[index] = top
         elif index < self.budget.operations:
-            memo.extend([_NEVER] * gap)
-            memo.append(self.stack[-1])
+            memo += [None] * (index - len(memo))  # gaps, as Python 2 leaves one at 0
+            memo.append(top)
         else:
             raise CheckpointError(f"place {index} of the memo")
 
@@ -330,8 +329,6 @@ def _text(length: struct.Struct, encoding: str, errors: str = "strict") -> Opera
 def _raw(length: struct.Struct) -> Operation:
     return lambda machine: machine.stack.append(machine._bytes(machine._number(length)))
 
-
-_NEVER = object()  # what a gap in the memo holds
 
 _OPERATIONS: dict[int, Operation] = {
     code[0]: operation

@@ -235,6 +235,7 @@ def _models() -> dict[str, tuple[bytes, str]]:
     found = {
         "settings with one array many times": settings(array),
         "settings with one tensor many times": settings(shown),
+        "settings with a tensor of nothing": settings(tensor(storage(), [1 << 40, 0], [0, 0]), 2),
         "many long settings": setting(long_list, 20_000),
         "settings of long text": setting(fifty, 1_000),
         "names of long text": with_names(b"]" + fifty + b"a"),

@@ -24,7 +24,7 @@ from anyolo.families.checkpoints import load_model
 FORBIDDEN_EVENTS = (
     "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.", "pickle.find_class",
     "socket.", "shutil.", "os.remove", "os.rename", "os.mkdir", "os.symlink", "os.link", "os.truncate",
-    "ctypes.", "webbrowser.", "marshal.loads", "compile", "exec",
+    "ctypes.", "_thread.start_new_thread", "webbrowser.", "marshal.loads", "compile", "exec",
 )  # fmt: skip
 
 
@@ -73,7 +73,9 @@ def _try(path: Path) -> dict[str, object]:
 
 
 def _watch(events: list[str], event: str, args: tuple[object, ...]) -> None:
-    if event.startswith(FORBIDDEN_EVENTS) or (event == "open" and args[1] not in ("r", "rb", None)):
+    flags = args[2] if event == "open" else None
+    is_write = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if is_write or event.startswith(FORBIDDEN_EVENTS):
         events.append(f"{event} {str(args)[:200]}")
 
 
