@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyolo.families.shapes import head_row
+from anyolo.families.base import FamilySpec, Identity
+from anyolo.families.shapes import head_row, recognise
 
 FINEST_STRIDE = 8
 GRID = "anchor_grid"
@@ -61,6 +62,20 @@ def find_anchors(tensors: Mapping[str, Tensor]) -> AnchorTensors | None:
         return None
     per_anchor, rest = divmod(last.shape[0], anchors.shape[1])
     return None if rest or per_anchor < 6 else AnchorTensors(row, per_anchor - 5, anchors)
+
+
+def recognise_anchored(
+    spec: FamilySpec,
+    tensors: Mapping[str, Tensor],
+    stored: Mapping[str, Any],
+    is_ours: Callable[[Mapping[str, Any]], bool],
+) -> Identity | None:
+    """``shapes.recognise`` for a family whose head has anchors and one prediction convolution per level."""
+    tensors = drop_grids(tensors)
+    head = find_anchors(tensors)
+    if head is None:
+        return None
+    return recognise(spec, tensors, stored, nc=head.nc, settle=head.settle, is_ours=is_ours)
 
 
 def drop_grids(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

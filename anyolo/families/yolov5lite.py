@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from anyolo.families.anchor_tensors import add_grids, drop_grids, find_anchors
+from anyolo.families.anchor_tensors import add_grids, drop_grids, recognise_anchored
 from anyolo.families.base import FamilySpec, Identity
-from anyolo.families.shapes import blocks_of, recognise
+from anyolo.families.shapes import blocks_of
 from anyolo.loss.anchor import AnchorCriterion
 
 BLOCKS = {
@@ -26,18 +26,7 @@ RECIPE = {
 
 def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identity | None:
     """A head with anchors on rows of the family, its own or others with one of its blocks."""
-    tensors = drop_grids(tensors)
-    head = find_anchors(tensors)
-    if head is None:
-        return None
-    return recognise(
-        SPEC,
-        tensors,
-        stored,
-        nc=head.nc,
-        settle=head.settle,
-        is_ours=lambda rows: not blocks_of(rows).isdisjoint(BLOCKS),
-    )
+    return recognise_anchored(SPEC, tensors, stored, lambda rows: not blocks_of(rows).isdisjoint(BLOCKS))
 
 
 SPEC = FamilySpec(

@@ -21,8 +21,10 @@ def check_anchors(job: Job, model: Detector) -> None:
     user gave are judged, never replaced.
     """
     own = model.head.read_anchors()
+    if own is None or not job.config.schedule.autoanchor:
+        return
     sizes = label_sizes(job.train_index, job.size_hw, job.spec.preprocess.fit)
-    if own is None or not job.config.schedule.autoanchor or not len(sizes):
+    if not len(sizes):
         return
     report, threshold = console.current(), job.config.loss.anchor_t
     before = score_anchors(sizes, own.double().reshape(-1, 2).numpy(), threshold)

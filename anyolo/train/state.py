@@ -47,8 +47,9 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.ema.updates = state["ema_updates"]
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
-    for own, kept in zip(_criterion_tensors(run), state.get("criterion", ()), strict=False):
-        own.copy_(kept)
+    if "criterion" in state:  # not in files of before there was a loss that learns
+        for own, kept in zip(_criterion_tensors(run), state["criterion"], strict=True):
+            own.copy_(kept)
     run.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
     run.updates = state["updates"]
     run.metrics = dict(state["metrics"])
