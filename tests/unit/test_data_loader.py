@@ -384,7 +384,8 @@ def test_an_exception_in_a_worker_is_shown(index: AnnotationIndex) -> None:
 
 
 SCRIPT = """
-import sys, numpy as np
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it (nohup, &)
 from anyolo.data import DetectionDataset, open_data
 from anyolo.data.loader import Loader
 from anyolo.data.processes import Processes
