@@ -104,6 +104,7 @@ class LossConfig:
     fl_gamma: A[float, Ge(0), "focal loss: the power that easy cases are weighted down by, 0 for none"] = 0.0
     label_smoothing: A[float, Interval(ge=0, lt=1), "share of a class target that goes to all classes"] = 0.0
     anchor_t: A[float, Gt(1), "an anchor fits boxes whose sides are within so many times its own"] = 4.0
+    loss_ota: A[bool, "of the anchors that fit, only the cheapest answer for a box (OTA)"] = False
     autobalance: A[bool, "let the objectness losses of the levels level out"] = False
     tal_min_side: A[
         float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"

@@ -20,6 +20,7 @@ FAMILIES: Registry[FamilySpec] = Registry(
     {
         "yolov8": "anyolo.families.yolov8:SPEC",
         "yolov5": "anyolo.families.yolov5:SPEC",
+        "yolov7": "anyolo.families.yolov7:SPEC",
         "yolov5lite": "anyolo.families.yolov5lite:SPEC",
         "fastestv2": "anyolo.families.fastestv2:SPEC",
     },

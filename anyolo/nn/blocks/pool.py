@@ -67,3 +67,58 @@ class SPP(Block):
         """Arguments: channels, list of kernels."""
         (kernels,) = row.options((5, 9, 13))
         return cls(row.c_in, row.c_out, kernels, act=row.activation), row.c_out
+
+
+class SPPCSPC(Block):
+    """A pyramid of pools between convolutions, beside a straight branch.
+
+    Source: Wang et al. 2020, arXiv:2011.08036, section 3.3 (CSP form of a pyramid); topology facts of YOLOv7.
+    """
+
+    width_tensor: ClassVar[str] = "cv7.conv.weight"
+
+    def __init__(
+        self, c_in: int, c_out: int, kernels: Sequence[int] = (5, 9, 13), *, act: str = "SiLU"
+    ) -> None:
+        super().__init__()
+        self.cv1 = Conv(c_in, c_out, act=act)
+        self.cv2 = Conv(c_in, c_out, act=act)
+        self.cv3 = Conv(c_out, c_out, 3, act=act)
+        self.cv4 = Conv(c_out, c_out, act=act)
+        self.m = nn.ModuleList(nn.MaxPool2d(kernel, 1, kernel // 2) for kernel in kernels)
+        self.cv5 = Conv((1 + len(kernels)) * c_out, c_out, act=act)
+        self.cv6 = Conv(c_out, c_out, 3, act=act)
+        self.cv7 = Conv(2 * c_out, c_out, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.cv4(self.cv3(self.cv1(x)))
+        y = self.cv6(self.cv5(torch.cat([y, *(pool(y) for pool in self.m)], 1)))
+        return self.cv7(torch.cat((y, self.cv2(x)), 1))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: channels, then 1 (repeats) and false (shortcut), which mean nothing here."""
+        row.options(1, False)
+        return cls(row.c_in, row.c_out, act=row.activation), row.c_out
+
+
+class HalvingPool(Block):
+    """Max-pooling of every cell once; ``nn.MaxPool2d`` stands in the row."""
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: kernel, which is the stride too."""
+        (kernel,) = row.options(2, after=0)
+        return nn.MaxPool2d(kernel, kernel), row.c_in
+
+
+class SteadyPool(Block):
+    """Max-pooling that keeps the size of the map; ``nn.MaxPool2d`` stands in the row."""
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: kernel, odd."""
+        (kernel,) = row.options(3, after=0)
+        if kernel % 2 != 1:
+            raise ValueError(f"its kernel is odd, got {kernel!r}")
+        return nn.MaxPool2d(kernel, 1, kernel // 2), row.c_in

@@ -110,6 +110,9 @@ class AnchorHead(AnchorBased):
     Raises ValueError for anchors that are not one list of w, h pairs per level, equally long.
     """
 
+    nearly_one: ClassVar[float] = 0.99999
+    """What is taken off the number of classes, so that one class has a bias too."""
+
     def __init__(self, channels: Sequence[int], nc: int, anchors_px: Any) -> None:
         super().__init__(nc, check_anchors(anchors_px, len(channels)))
         self.m = nn.ModuleList(nn.Conv2d(c, self.anchors.shape[1] * (BOX + 1 + nc), 1) for c in channels)
@@ -133,7 +136,7 @@ class AnchorHead(AnchorBased):
             for conv, stride in zip(self.m, strides, strict=True):
                 bias = cast(Tensor, conv.bias).view(self.anchors.shape[1], -1)
                 bias[:, BOX] += math.log(8 / (640 / stride) ** 2)
-                bias[:, BOX + 1 :] += math.log(0.6 / (self.nc - 0.99999))
+                bias[:, BOX + 1 :] += math.log(0.6 / (self.nc - self.nearly_one))
 
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
