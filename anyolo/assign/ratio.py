@@ -27,15 +27,16 @@ STEPS = ((0.0, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.5, 0.0), (0.0, 0.5))
 class Matches:
     """The matches of one level in M = 5 * T slots per image: cell by cell of ``STEPS``, boxes inside.
 
-    ``valid_BNM`` float32 is 1 where an anchor answers; all else does not depend on the anchor and means
-    nothing in a slot without a match. ``cell_BM`` int64 is y * W + x, inside the grid; ``boxes_BM4`` the true
-    box, centre from the cell's corner, width and height, all in cells; ``classes_BM`` float32.
+    ``valid_BNM`` float32 is 1 where an anchor answers; all else means nothing in a slot without a match.
+    ``cell_BM`` int64 is y * W + x, inside the grid; ``boxes_BGM4`` the true box, centre from the cell's
+    corner, width and height, all in cells; ``classes_BGM`` float32. G is N, or 1 where the anchors of a slot
+    answer for the same box.
     """
 
     valid_BNM: Tensor
     cell_BM: Tensor
-    boxes_BM4: Tensor
-    classes_BM: Tensor
+    boxes_BGM4: Tensor
+    classes_BGM: Tensor
 
 
 @torch.no_grad()
@@ -70,8 +71,8 @@ def match_by_ratio(
     return Matches(
         valid_BNM=(fits_BNT.unsqueeze(2) * reaches_B5T.unsqueeze(1)).flatten(2),
         cell_BM=(row_B5T * size_hw[1] + column_B5T).flatten(1).long(),
-        boxes_BM4=boxes.flatten(1, 2),
-        classes_BM=labels[..., 0].repeat(1, len(STEPS)),
+        boxes_BGM4=boxes.flatten(1, 2).unsqueeze(1),
+        classes_BGM=labels[..., 0].repeat(1, len(STEPS)).unsqueeze(1),
     )
 
 

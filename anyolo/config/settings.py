@@ -34,7 +34,6 @@ UNUSED = {
     "copy_paste": "labels are boxes, there is no outline to cut along",
     "cutmix": "not done",
     "iou_t": "no loss reads it",
-    "loss_ota": "the model's family decides how boxes are assigned",
     "paste_in": "labels are boxes, there is no outline to cut along",
 }
 

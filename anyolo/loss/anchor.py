@@ -5,12 +5,13 @@ Source: Redmon et al. 2016, arXiv:1506.02640, section 2.2 (objectness); facts of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from anyolo.assign.ota import Candidates, refine
 from anyolo.assign.ratio import Matches, last_in_cell, match_by_ratio
 from anyolo.config.schema import LossConfig
 from anyolo.loss.cells import pick_cells, slots_of_cells, spread
@@ -20,6 +21,7 @@ from anyolo.nn.model import Detector
 from anyolo.ops.boxes import cxcywh_to_xyxy
 from anyolo.ops.iou import ciou
 from anyolo.structures import HeadOutput, LossReport, Targets
+from anyolo.types import SizeHW
 
 NOMINAL_SIDE, NOMINAL_LEVELS, NOMINAL_CLASSES = 640, 3, 80
 """The input, levels and classes that relative gains are written for."""
@@ -41,6 +43,20 @@ class AnchorRules:
     overlap_is_objectness: bool = True
     gains_are_relative: bool = True
     sums_images: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level's matches with the numbers of the maps there; of the maps themselves only objectness."""
+
+    match: Matches
+    slot_BP: Tensor
+    anchors_N2: Tensor
+    stride: int
+    size_hw: SizeHW
+    objectness_BNP: Tensor
+    boxes_BN4M: Tensor
+    classes_BGKM: Tensor
 
 
 class AnchorCriterion(nn.Module):
@@ -68,9 +84,12 @@ class AnchorCriterion(nn.Module):
 
     def forward(self, output: HeadOutput, targets: Targets) -> LossReport:
         (head,) = self._head
-        levels = zip(output.levels, head.anchors.unbind(), head.strides, strict=True)
-        terms = [self._level(level, anchors, stride, targets) for level, anchors, stride in levels]
-        box, obj, cls = (torch.stack(parts) for parts in zip(*terms, strict=True))
+        maps = zip(output.levels, head.anchors.unbind(), head.strides, strict=True)
+        levels = [self._level(level, anchors, stride, targets) for level, anchors, stride in maps]
+        if self.config.loss_ota:
+            refined = refine(targets, [self._candidates(level) for level in levels])
+            levels = [replace(level, match=match) for level, match in zip(levels, refined, strict=True)]
+        box, obj, cls = (torch.stack(parts) for parts in zip(*map(self._terms, levels), strict=True))
         # a copy, for the balance moves on before the way back
         sums = {"box": box.sum(), "obj": (obj * self.balance.clone()).sum(), "cls": cls.sum()}
         if self.config.autobalance and torch.is_grad_enabled():
@@ -81,36 +100,57 @@ class AnchorCriterion(nn.Module):
             total = total * len(targets.mask)
         return LossReport(total=total, items={name: item.detach() for name, item in items.items()})
 
-    def _level(
-        self, level_BCHW: Tensor, anchors_N2: Tensor, stride: int, targets: Targets
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean box, objectness and class loss of one level; 0 for box and class without a match."""
+    def _level(self, level_BCHW: Tensor, anchors_N2: Tensor, stride: int, targets: Targets) -> Level:
         (head,) = self._head
         raw = head.parts(level_BCHW)
         anchors_N2 = anchors_N2.to(level_BCHW.device, torch.float32)
         size_hw = (level_BCHW.shape[2], level_BCHW.shape[3])
         match = match_by_ratio(targets, anchors_N2, stride, size_hw, self.config.anchor_t)
         slot_BP = slots_of_cells(match.cell_BM, size_hw)
-        count = match.valid_BNM.sum().clamp(min=1)
-
         boxes_BN4M = pick_cells(raw.boxes, match.cell_BM, slot_BP)
-        overlap_BNM = self._overlap(boxes_BN4M, match, anchors_N2)
+        classes = pick_cells(raw.classes, match.cell_BM, slot_BP)
+        return Level(match, slot_BP, anchors_N2, stride, size_hw, raw.objectness, boxes_BN4M, classes)
+
+    def _candidates(self, level: Level) -> Candidates:
+        """What a level's slots are judged by, no gradient kept."""
+        cell_BM, stride = level.match.cell_BM, level.stride
+        columns = level.size_hw[1]
+        cell = cell_BM.float()
+        row = ((cell + 0.5) / columns).floor()
+        centres = torch.stack((cell - row * columns, row), 2).add(0.5).unsqueeze(1) * stride
+        anchors_N12 = (level.anchors_N2 * stride).unsqueeze(1)
+        boxes = boxes_of(level.boxes_BN4M.detach(), centres, anchors_N12, stride)
+        shape = level.match.valid_BNM.shape
+        index = cell_BM.unsqueeze(1).expand(shape)
+        return Candidates(
+            match=level.match,
+            boxes_BNM4=boxes.view(*shape, 4),
+            objectness_BNM=level.objectness_BNP.detach().gather(2, index).float(),
+            classes_BGKM=level.classes_BGKM.detach(),
+            columns=columns,
+            stride=stride,
+        )
+
+    def _terms(self, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean box, objectness and class loss of one level; 0 for box and class without a match."""
+        (head,) = self._head
+        match = level.match
+        count = match.valid_BNM.sum().clamp(min=1)
+        overlap_BNM = self._overlap(level.boxes_BN4M, match, level.anchors_N2)
         box = ((overlap_BNM.neg() + 1) * match.valid_BNM).sum() / count
 
-        wanted_BNP = self._objectness(overlap_BNM.detach(), match, slot_BP)
-        obj = self._cross_entropy(raw.objectness.float(), wanted_BNP, self.config.obj_pw).mean()
+        wanted_BNP = self._objectness(overlap_BNM.detach(), match, level.slot_BP)
+        obj = self._cross_entropy(level.objectness_BNP.float(), wanted_BNP, self.config.obj_pw).mean()
 
         if head.nc == 1:
             return box, obj, torch.zeros_like(obj)
-        classes = pick_cells(raw.classes, match.cell_BM, slot_BP)
-        return box, obj, self._classes(classes, match) / count
+        return box, obj, self._classes(level.classes_BGKM, match) / count
 
     def _overlap(self, raw_BN4M: Tensor, match: Matches, anchors_N2: Tensor) -> Tensor:
         """CIoU of every slot's box, (B, N, M), both from the corner of the cell and in cells."""
         middle = anchors_N2.new_full((1, 2), 0.5)
         boxes = boxes_of(raw_BN4M, middle, anchors_N2.unsqueeze(1), 1.0)
-        true_BM4 = cxcywh_to_xyxy(match.boxes_BM4)
-        return ciou(boxes.view(*match.valid_BNM.shape, 4), true_BM4.unsqueeze(1))
+        return ciou(boxes.view(*match.valid_BNM.shape, 4), cxcywh_to_xyxy(match.boxes_BGM4))
 
     def _objectness(self, overlap_BNM: Tensor, match: Matches, slot_BP: Tensor) -> Tensor:
         """What objectness should be in every cell, (B, N, P): of several matches the last one's."""
@@ -124,7 +164,7 @@ class AnchorCriterion(nn.Module):
         """Class loss summed over the matches, mean over the classes."""
         (head,) = self._head
         ids = torch.arange(head.nc, device=logits_BGKM.device, dtype=torch.float32)
-        wanted = (match.classes_BM.unsqueeze(1) == ids.view(1, -1, 1)).float().unsqueeze(1)
+        wanted = (match.classes_BGM.unsqueeze(2) == ids.view(1, 1, -1, 1)).float()
         if head.classes_are_exclusive:
             loss_BGM = -(logits_BGKM.log_softmax(2) * wanted).sum(2)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -90,6 +90,9 @@ LAYOUTS = {
     ),
     "yolov5": PLAIN,
     "yolov5lite": PLAIN,
+    "yolov7": replace(
+        PLAIN, loss={"ota": LossConfig(**PLAIN_GAINS, loss_ota=True), "plain": LossConfig(**PLAIN_GAINS)}
+    ),
     "fastestv2": Layout(
         raw=boxes_objectness_classes,
         raw_names=tuple(

@@ -22,7 +22,8 @@ SHARED_GAINS = {"box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0}
 SHARED_RULES = AnchorRules(
     balance=(1.0, 0.4), overlap_is_objectness=False, gains_are_relative=False, sums_images=False
 )
-CONFIGS = {"main": {}, "scaled_ls": {"imgsz": 128, "label_smoothing": 0.1}, "focal": {"fl_gamma": 1.5}}
+CONFIGS = {"main": {}, "scaled_ls": {"imgsz": 128, "label_smoothing": 0.1}, "focal": {"fl_gamma": 1.5},
+           "ota": {"loss_ota": True}, "plain": {}}
 COCO = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]
 SHARED = [[12.64, 19.39, 37.88, 51.48, 55.71, 138.31], [126.91, 78.23, 131.57, 214.55, 279.92, 258.87]]
 TARGET_SETS = ("a", "b_img1_empty", "c_all_empty")
@@ -45,11 +46,13 @@ def shared_head(nc, **settings):
 
 MODELS = {
     "yolov5/yolov5n": plain,
+    "yolov7/yolov7-tiny": plain,
     "v5lite/v5lite-e": plain,
     "v5lite/v5lite-s": plain,
     "fastestv2/yolo-fastestv2": shared_head,
 }
-CASES = [(m, "main") for m in MODELS] + [("yolov5/yolov5n", c) for c in ("scaled_ls", "focal")]
+OTHERS = {"yolov5/yolov5n": ("main", "scaled_ls", "focal"), "yolov7/yolov7-tiny": ("ota", "plain")}
+CASES = [(model, config) for model in MODELS for config in OTHERS.get(model, ("main",))]
 
 
 def run(made, raw, targets):
@@ -88,9 +91,16 @@ def test_every_configuration_of_the_golden_files_is_tested(shared):
 
 
 @pytest.mark.parametrize(
-    ("model", "make"), [("yolov5n", plain), ("v5lite-e", plain), ("yolo-fastestv2", shared_head)]
+    ("model", "make", "config"),
+    [
+        ("yolov5n", plain, "main"),
+        ("yolov7-tiny", plain, "ota"),
+        ("yolov7-tiny", plain, "plain"),
+        ("v5lite-e", plain, "main"),
+        ("yolo-fastestv2", shared_head, "main"),
+    ],
 )
-def test_formula_loss_alone(model, make):
+def test_formula_loss_alone(model, make, config):
     facts = Formula(model)
     if make is plain:
         shapes = [(2, 3, side, side, 8) for side in (16, 8, 4)]
@@ -101,9 +111,9 @@ def test_formula_loss_alone(model, make):
     raw = [torch.from_numpy(value.astype(np.float32)).requires_grad_() for value in values]
     rows = np.asarray(TARGETS_128, np.float32)
     rows[:, 2:] /= 128
-    total, items = run(make(3), raw, pad_targets(rows, 2, (128, 128)))
+    total, items = run(make(3, **CONFIGS[config]), raw, pad_targets(rows, 2, (128, 128)))
 
-    assert total == pytest.approx(float(facts.arrays["lossonly_total/main"].item()), rel=1e-4)
-    assert items == pytest.approx(facts.arrays["lossonly_items/main"][:3].tolist(), rel=1e-4)
+    assert total == pytest.approx(float(facts.arrays[f"lossonly_total/{config}"].item()), rel=1e-4)
+    assert items == pytest.approx(facts.arrays[f"lossonly_items/{config}"][:3].tolist(), rel=1e-4)
     norms = [float(x.grad.norm()) for x in raw]
-    assert norms == pytest.approx(facts.arrays["lossonly_graw_norm/main"].tolist(), rel=1e-4)
+    assert norms == pytest.approx(facts.arrays[f"lossonly_graw_norm/{config}"].tolist(), rel=1e-4)

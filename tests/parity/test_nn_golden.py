@@ -19,6 +19,7 @@ from tests.parity.layouts import LAYOUTS
 MODELS = {  # golden folder: family, size, loss configurations
     "yolov8/yolov8n": ("yolov8", "n", ("main", "classic_assigner")),
     "yolov5/yolov5n": ("yolov5", "n", ("main", "scaled_ls", "focal")),
+    "yolov7/yolov7-tiny": ("yolov7", "tiny", ("ota", "plain")),
     "v5lite/v5lite-e": ("yolov5lite", "e", ("main",)),
     "v5lite/v5lite-s": ("yolov5lite", "s", ("main",)),
     "fastestv2/yolo-fastestv2": ("fastestv2", "", ("main",)),

@@ -78,8 +78,8 @@ def test_matches_are_those_of_the_reference(rows, written, limit):
         own = torch.cat(
             (
                 torch.stack((cells % 12, cells // 12), 1),
-                match.boxes_BM4[image, slots],
-                match.classes_BM[image, slots].unsqueeze(1),
+                match.boxes_BGM4[image, 0, slots],
+                match.classes_BGM[image, 0, slots].unsqueeze(1),
             ),
             1,
         )
@@ -120,4 +120,4 @@ def test_padding_and_boxes_without_a_side_match_nothing():
     targets = to_targets([[(1, 40, 40, 0, 8), (1, 40, 40, 8, 0)], []])
     match = match_by_ratio(targets, torch.ones(2, 2), STRIDE, (11, 12), 4.0)
     assert match.valid_BNM.sum() == 0
-    assert bool(torch.isfinite(match.boxes_BM4).all()) and int(match.cell_BM.max()) < 11 * 12
+    assert bool(torch.isfinite(match.boxes_BGM4).all()) and int(match.cell_BM.max()) < 11 * 12
