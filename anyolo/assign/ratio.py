@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from anyolo.ops.boxes import xyxy_to_cxcywh
-from anyolo.ops.tiles import images_at_once
 from anyolo.structures import Targets
 from anyolo.types import SizeHW
 
@@ -86,16 +86,22 @@ def _reaches(distance_BT2: Tensor) -> Tensor:
 def last_in_cell(cell_BM: Tensor, valid_BGM: Tensor) -> Tensor:
     """For every slot the number of the last valid slot of its cell, (B, G, M) int64 from 1; 0 if none is.
 
-    In upstream's order of writing this is the one whose number stays.
+    In upstream's order of writing this is the one whose number stays. Slots of a cell are brought side by
+    side, and the largest number spreads among them over twice the distance at every turn: comparing every
+    slot with every other takes a hundred times as long where a picture has 300 boxes.
     """
-    groups, slots = valid_BGM.shape[1:]
-    numbers = torch.arange(1, slots + 1, device=cell_BM.device, dtype=torch.float32)
-    numbered_BGM = valid_BGM * numbers
-    images = images_at_once(valid_BGM, groups * slots * slots)
-    parts = []
-    for cells, numbered in zip(torch.split(cell_BM, images), torch.split(numbered_BGM, images), strict=True):
-        parts.append((same_cell(cells).unsqueeze(1) * numbered.unsqueeze(2)).amax(3))
-    return torch.cat(parts).long()
+    cell_BM, order_BM = cell_BM.float().sort(1)  # exact up to 16 million cells
+    place_B1M = order_BM.float().sort(1).indices.unsqueeze(1)
+    order_B1M = order_BM.unsqueeze(1)
+    number_BGM = valid_BGM.gather(2, order_B1M.expand_as(valid_BGM)) * (order_B1M.float() + 1)
+    reach = 1
+    while reach < cell_BM.shape[1]:
+        same_B1M = (cell_BM[:, reach:] == cell_BM[:, :-reach]).float().unsqueeze(1)
+        later = F.pad(number_BGM[..., reach:] * same_B1M, (0, reach))
+        earlier = F.pad(number_BGM[..., :-reach] * same_B1M, (reach, 0))
+        number_BGM = torch.maximum(number_BGM, torch.maximum(later, earlier))
+        reach *= 2
+    return number_BGM.gather(2, place_B1M.expand_as(valid_BGM)).long()
 
 
 def same_cell(cell_BM: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class AnchorCriterion(nn.Module):
         (head,) = self._head
         maps = zip(output.levels, head.anchors.unbind(), head.strides, strict=True)
         levels = [self._level(level, anchors, stride, targets) for level, anchors, stride in maps]
-        if self.config.loss_ota:
+        if self.config.loss_ota and torch.is_grad_enabled():  # what is judged is judged by every match
             refined = refine(targets, [self._candidates(level) for level in levels])
             levels = [replace(level, match=match) for level, match in zip(levels, refined, strict=True)]
         box, obj, cls = (torch.stack(parts) for parts in zip(*map(self._terms, levels), strict=True))

@@ -52,7 +52,9 @@ def resolve_optimizer(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Three groups: ``weights`` decay; ``norms`` (scales of normalisation layers) and ``biases`` do not."""
+    """Three groups: ``weights`` decay; ``norms`` (scales of normalisation layers, and what belongs to a module
+    that says ``decays = False``) and ``biases`` do not.
+    """
     weights: list[nn.Parameter] = []
     norms: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
@@ -63,7 +65,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
                 continue
             if name.endswith("bias"):
                 biases.append(parameter)
-            elif is_norm:
+            elif is_norm or not getattr(module, "decays", True):
                 norms.append(parameter)
             else:
                 weights.append(parameter)

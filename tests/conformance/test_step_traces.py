@@ -37,11 +37,11 @@ def small_batch(images=2, side=64, nc=3):
     return torch.rand(images, 3, side, side, generator=generator), labels * mask.unsqueeze(2), mask
 
 
-def step_of(name, nc=3):
+def step_of(name, nc=3, **settings):
     """A function of tensors only: weights, momenta and a batch to the loss and the new weights."""
     spec, model = build_model(name, nc=nc)
     model.train()
-    criterion = spec.criterion(model, LossConfig())
+    criterion = spec.criterion(model, LossConfig(**settings))
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     fixed = {n: p for n, p in model.named_parameters() if not p.requires_grad}
 
@@ -62,11 +62,17 @@ def step_of(name, nc=3):
     return step, (weights, momenta, buffers)
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_step_is_one_static_graph(family):
+WAYS = [(family, {}) for family in FAMILIES]
+WAYS += [
+    (family, {"loss_ota": True}) for family in FAMILIES if "loss_ota" in FAMILIES.get(family).recipe
+]
+
+
+@pytest.mark.parametrize(("family", "settings"), WAYS, ids=str)
+def test_step_is_one_static_graph(family, settings):
     name = next(iter(FAMILIES.get(family).models))
     torch.manual_seed(0)
-    step, state = step_of(name)
+    step, state = step_of(name, **settings)
     batch = small_batch()
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         inputs = torch.utils._pytree.tree_map(fake.from_tensor, (*state, *batch))

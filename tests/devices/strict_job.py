@@ -52,7 +52,8 @@ def train(spec, model, device, optimizer_name):
     average = WeightAverage(model)
     device.to(average.model)
     model = device.prepare(model).train()
-    criterion = device.to(spec.criterion(model, LossConfig()))
+    recipe = {name: spec.recipe[name] for name in ("loss_ota",) if name in spec.recipe}
+    criterion = device.to(spec.criterion(model, LossConfig(**recipe)))
     config = OptimConfig(optimizer=optimizer_name, lr0=0.001)
     optimizer = build_optimizer(model, config, device, batch=2)
     images, labels, mask = small_batch(side=SIZE, nc=NC)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import lzma
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +39,12 @@ RELEASED = {
 def golden_of(folder: Path):
     file = next(folder.glob("random.pt*"))
     meta = json.loads((folder / "meta.json").read_text())
-    return load_model(file), dict(np.load(folder / "golden.npz")), meta
+    with tempfile.TemporaryDirectory() as unpacked:
+        if file.suffix == ".xz":
+            (Path(unpacked) / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
+            file = Path(unpacked) / file.stem
+        checkpoint = load_model(file)
+    return checkpoint, dict(np.load(folder / "golden.npz")), meta
 
 
 @pytest.fixture

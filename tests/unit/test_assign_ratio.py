@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyolo.assign import ratio as room
 from anyolo.assign.ratio import last_in_cell, match_by_ratio
 from anyolo.structures import Targets
 
@@ -107,13 +106,15 @@ def test_a_box_in_the_middle_of_four_cells_has_five():
     assert [(int(c) % 12, int(c) // 12) for c in cells] == [(5, 5), (4, 5), (5, 4), (5, 5), (5, 5)]
 
 
-def test_tiles_change_nothing(monkeypatch):
+def test_the_last_of_many_slots_of_few_cells():
+    """Runs of one cell far longer than the first turns reach."""
     generator = torch.Generator().manual_seed(0)
-    cells = torch.randint(0, 9, (5, 20), generator=generator)
-    valid = (torch.rand(5, 3, 20, generator=generator) > 0.4).float()
-    whole = last_in_cell(cells, valid)
-    monkeypatch.setattr(room, "images_at_once", lambda like, per_image: 2)
-    assert torch.equal(last_in_cell(cells, valid), whole)
+    cells = torch.randint(0, 3, (5, 300), generator=generator)
+    valid = (torch.rand(5, 3, 300, generator=generator) > 0.99).float()
+    numbers = torch.arange(1, 301)
+    same = cells.unsqueeze(2) == cells.unsqueeze(1)
+    expected = (same.unsqueeze(1) * (valid * numbers).unsqueeze(2)).amax(3).long()
+    assert torch.equal(last_in_cell(cells, valid), expected)
 
 
 def test_padding_and_boxes_without_a_side_match_nothing():

@@ -12,7 +12,7 @@ from anyolo.families.checkpoints import load_model, read_file
 from anyolo.families.shapes import skeleton
 from anyolo.nn.model import build
 
-ANCHORED = ("yolov5", "yolov5lite", "fastestv2")
+ANCHORED = ("yolov5", "yolov7", "yolov5lite", "fastestv2")
 SPECS = {name: FAMILIES.get(name) for name in ANCHORED}
 SIZES = [(name, size) for name, spec in SPECS.items() for size in spec.sizes()]
 OFFICIAL = {  # file: family, size, anchors of the first level in pixels, activation of plain convolutions

@@ -22,12 +22,13 @@ def test_recipes_hold_known_settings(family):
 
 def test_the_gains_of_the_field():
     gains = {}
-    for model in ("yolov8n", "yolov5n", "v5lite-s", "yolo-fastestv2"):
+    for model in ("yolov8n", "yolov5n", "yolov7-tiny", "v5lite-s", "yolo-fastestv2"):
         loss = loaded(model, {}).config.loss
         gains[model] = (loss.box, loss.cls, loss.obj, loss.anchor_t)
     assert gains == {
         "yolov8n": (7.5, 0.5, 1.0, 4.0),
         "yolov5n": (0.05, 0.5, 1.0, 4.0),
+        "yolov7-tiny": (0.05, 0.5, 1.0, 4.0),
         "v5lite-s": (0.05, 0.5, 1.0, 4.0),
         "yolo-fastestv2": (3.2, 32.0, 64.0, 2.0),
     }

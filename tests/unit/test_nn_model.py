@@ -24,6 +24,8 @@ FACTS = {  # parameters, trained, GFLOPs at 640, parameters folded (of the lite 
     "yolov5l": (46563709, 46563709, 108.9937, 46533693),
     "yolov5x": (86749405, 86749405, 205.4482, 86705005),
     "yolov5s-focus": (7276605, 7276605, 16.9578, 7266973),
+    "yolov7-tiny": (6228762, 6228762, 13.7007, 6219709),
+    "yolov7": (37622682, 37622682, 105.7694, 36905341),
     "v5lite-e": (787085, 787085, 2.8595, 779669),
     "v5lite-s": (1649853, 1649853, 3.8898, 1640629),
     "v5lite-c": (4591901, 4591901, 8.8392, 4579293),
@@ -71,6 +73,8 @@ TOPOLOGY = [
     *(f"yolov8/yolov8{size}" for size in "nsmlx"),
     *(f"yolov5/yolov5{size}" for size in "nsmlx"),
     *(f"yolov5/yolov5s-focus-v{era}" for era in ("4.0", "5.0")),
+    "yolov7/yolov7-tiny",
+    "yolov7/yolov7",
     *(f"v5lite/v5lite-{size}" for size in "escg"),
     "fastestv2/yolo-fastestv2",
 ]

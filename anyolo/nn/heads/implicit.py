@@ -19,7 +19,9 @@ SPREAD = 0.02
 
 
 class Implicit(nn.Module):
-    """``implicit`` (1, C, 1, 1), the same for every picture and cell."""
+    """``implicit`` (1, C, 1, 1), the same for every picture and cell; like a bias it does not decay."""
+
+    decays: ClassVar[bool] = False
 
     def __init__(self, channels: int, mean: float) -> None:
         super().__init__()
