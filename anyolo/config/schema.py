@@ -108,6 +108,8 @@ class LossConfig:
     tal_min_side: A[
         float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"
     ] = 16.0
+    aux: A[float, Ge(0), "weight of the loss of an auxiliary branch, of heads that have one"] = 0.25
+    aux_follows: A[bool, "the auxiliary branch answers for the boxes that the main one answers for"] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,12 @@ FAMILIES: Registry[FamilySpec] = Registry(
     "model family",
     {
         "yolov8": "anyolo.families.yolov8:SPEC",
+        "yolov9": "anyolo.families.yolov9:SPEC",
         "yolov5": "anyolo.families.yolov5:SPEC",
         "yolov5lite": "anyolo.families.yolov5lite:SPEC",
         "fastestv2": "anyolo.families.fastestv2:SPEC",
     },
-    aliases={"v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
+    aliases={"gelan": "yolov9", "v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
     group="anyolo.family",
 )
 
