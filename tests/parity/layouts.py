@@ -17,8 +17,8 @@ Levels = Sequence[Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """``raw`` makes of the levels the arrays that upstream gives, ``graw`` those whose gradients the golden
-    files have, under the names ``graw_names``. ``decoded`` makes one array of boxes cx, cy, w, h and scores.
+    """``raw`` makes of the maps (auxiliary ones first, if any) the arrays that upstream gives, ``graw`` those
+    whose gradients the golden files have, under the names ``graw_names``, of which a model may have less. ``decoded`` makes one array of boxes cx, cy, w, h and scores.
     ``loss`` maps upstream's configurations to ours. An error of a raw number grows to at most
     ``amplification`` pixels when it is decoded.
     """
@@ -87,6 +87,20 @@ LAYOUTS = {
         loss={"main": LossConfig(), "classic_assigner": LossConfig(tal_min_side=0)},
         items=("box", "cls", "dfl"),
         amplification=100,
+    ),
+    "yolov9": Layout(  # of the auxiliary branch, where there is one, then of the main one
+        raw=list,
+        raw_names=tuple(f"raw_{number}" for number in range(6)),
+        graw=list,
+        graw_names=tuple("012345"),
+        decoded=channels_first,
+        loss={
+            "main": LossConfig(tal_min_side=0),
+            "dual": LossConfig(tal_min_side=0),
+            "dual_LH": LossConfig(tal_min_side=0, aux_follows=True),
+        },
+        items=("box", "cls", "dfl"),
+        amplification=32,
     ),
     "yolov5": PLAIN,
     "yolov5lite": PLAIN,

@@ -79,10 +79,15 @@ def test_inference(model):
         output = network(facts.images("eval"))
         found = network.decode(output)
         fused = fuse(network).predict(facts.images("eval"))
-    for name, raw in zip(layout.raw_names, layout.raw(output.levels), strict=True):
+    arrays = layout.raw((*output.aux, *output.levels))
+    assert len(arrays) == len([name for name in facts.arrays if name.startswith("raw_")])
+    for name, raw in zip(layout.raw_names[: len(arrays)], arrays, strict=True):
         assert np.abs(raw.numpy() - facts.arrays[name]).max() < 1e-4
     decoded, folded = layout.decoded(found).numpy(), layout.decoded(fused).numpy()
-    check_decoded(decoded, facts.arrays["decoded"])
+    check_decoded(decoded, facts.arrays["decoded_1" if output.aux else "decoded"])
+    if output.aux:
+        auxiliary = network.decode(HeadOutput(output.aux))
+        check_decoded(layout.decoded(auxiliary).detach().numpy(), facts.arrays["decoded_0"])
     check_decoded(folded, decoded)
 
 
@@ -101,9 +106,10 @@ def test_training_step(model, config):
     layout = LAYOUTS[spec.name]
     criterion = spec.criterion(network, layout.loss[config])
     output = network.train()(facts.images("train"))
-    for level in output.levels:
+    maps = (*output.aux, *output.levels)
+    for level in maps:
         level.retain_grad()
-    raw = [part.detach() for part in layout.raw(output.levels)]
+    raw = [part.detach() for part in layout.raw(maps)]
     norms = [float(part.norm()) for part in raw]
     assert norms == pytest.approx(facts.arrays["t_raw_norm"].tolist(), rel=1e-3)
     means = [float(part.abs().mean()) for part in raw]
@@ -112,19 +118,20 @@ def test_training_step(model, config):
         raw, facts.arrays["t_raw_sum"], facts.facts["tolerance"]["t_raw_fp32_vs_fp64_maxabs"], strict=True
     )
     assert all(abs(float(part.sum()) - total) < part.numel() * noise for part, total, noise in sums)
-    check_loss(criterion(output, targets()), output.levels, layout, facts.arrays, config, "", 1e-3)
+    check_loss(criterion(output, targets()), maps, layout, facts.arrays, config, "", 1e-3)
 
 
-@pytest.mark.parametrize("config", LAYOUTS["yolov8"].loss)
-def test_loss_alone(config):
+@pytest.mark.parametrize(("model", "config"), [c for c in CASES if c[0] in ("yolov8n", "gelan-t", "yolov9-t")])
+def test_loss_alone(model, config):
     """Of the heads without anchors; those with have a file of their own."""
-    facts = formula("yolov8n")
-    spec, network = build_with_formula("yolov8n")
+    facts = formula(model)
+    spec, network = build_with_formula(model)
     layout = LAYOUTS[spec.name]
     criterion = spec.criterion(network, layout.loss[config])
     channels = facts.arrays["raw_0"].shape[1]
-    maps = facts.raw_maps([(2, channels, side, side) for side in (16, 8, 4)])
-    report = criterion(HeadOutput(tuple(maps)), targets())
+    branches = 2 if "raw_3" in facts.arrays else 1
+    maps = facts.raw_maps([(2, channels, side, side) for side in (16, 8, 4)] * branches)
+    report = criterion(HeadOutput(tuple(maps[-3:]), tuple(maps[:-3])), targets())
     check_loss(report, maps, layout, facts.arrays, config, "lossonly_", 1e-4)
 
 
