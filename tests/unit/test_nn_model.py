@@ -34,6 +34,17 @@ FACTS = {  # parameters, trained, GFLOPs at 640, parameters folded (of the lite 
     "yolov8m": (25902640, 25902624, 78.9367, 25886080),
     "yolov8l": (43691520, 43691504, 165.1485, 43668288),
     "yolov8x": (68229648, 68229632, 257.8043, 68200608),
+    # folded, YOLOv9 is its inference form: GELAN without batch norms
+    "yolov9-t": (3717680, 3717648, 16.2764, 2407632),
+    "yolov9-s": (9804512, 9804480, 39.5007, 7105888),
+    "yolov9-m": (32878432, 32878400, 132.0835, 19978672),
+    "yolov9-c": (51182080, 51182048, 238.6548, 25288768),
+    "yolov9-e": (69529664, 69529632, 243.9632, 57345920),
+    "gelan-t": (2442640, 2442624, 9.8999, 2407632),
+    "gelan-s": (7226208, 7226192, 26.7086, 7105888),
+    "gelan-m": (20124000, 20123984, 76.8003, 19978672),
+    "gelan-c": (25498752, 25498736, 102.8189, 25288768),
+    "gelan-e": (58114432, 58114416, 191.1483, 57345920),
 }
 
 
@@ -73,6 +84,7 @@ TOPOLOGY = [
     *(f"yolov5/yolov5s-focus-v{era}" for era in ("4.0", "5.0")),
     *(f"v5lite/v5lite-{size}" for size in "escg"),
     "fastestv2/yolo-fastestv2",
+    *(f"yolov9/{form}-{size}" for form in ("yolov9", "gelan") for size in "tsmce"),
 ]
 
 
