@@ -73,7 +73,9 @@ class TaskAligned:
             axes = zip(in_rows, in_columns, strict=True)
             levels = [(y[own, most].unsqueeze(3) * x[own, most].unsqueeze(2)).flatten(2) for y, x in axes]
             inside_BTA = torch.cat(levels, 2)
-            met_BTA = targets.mask[own, most].unsqueeze(2).expand_as(inside_BTA) if self.everywhere else inside_BTA
+            met_BTA = (
+                targets.mask[own, most].unsqueeze(2).expand_as(inside_BTA) if self.everywhere else inside_BTA
+            )
             overlap_BTA = clipped_ciou(measured_MBT[:, own, most], measured_MBA[:, own], met_BTA)
             align_BTA = self._class_scores(logits_BAK[own], targets.labels[own, most, 0].long())
             align_BTA *= overlap_BTA.pow(self.beta / 2).square_()  # pow(6) takes ten times as long as pow(3)

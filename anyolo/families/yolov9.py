@@ -32,7 +32,12 @@ def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identi
     row = head_row(tensors, "dfl.conv.weight")
     box = tensors.get(f"model.{row}.cv2.0.1.conv.weight")
     last = tensors.get(f"model.{row}.cv3.0.2.weight")
-    if box is None or last is None or not last.ndim or box.shape[:2] != (box.shape[0], box.shape[0] // GROUPS):
+    if (
+        box is None
+        or last is None
+        or not last.ndim
+        or box.shape[:2] != (box.shape[0], box.shape[0] // GROUPS)
+    ):
         return None
     return recognise(
         SPEC, tensors, stored, nc=last.shape[0], is_ours=lambda rows: not HEADS.isdisjoint(blocks_of(rows))

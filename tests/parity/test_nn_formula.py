@@ -121,7 +121,9 @@ def test_training_step(model, config):
     check_loss(criterion(output, targets()), maps, layout, facts.arrays, config, "", 1e-3)
 
 
-@pytest.mark.parametrize(("model", "config"), [c for c in CASES if c[0] in ("yolov8n", "gelan-t", "yolov9-t")])
+@pytest.mark.parametrize(
+    ("model", "config"), [c for c in CASES if c[0] in ("yolov8n", "gelan-t", "yolov9-t")]
+)
 def test_loss_alone(model, config):
     """Of the heads without anchors; those with have a file of their own."""
     facts = formula(model)
