@@ -24,12 +24,7 @@ FAMILIES: Registry[FamilySpec] = Registry(
         "yolov5lite": "anyolo.families.yolov5lite:SPEC",
         "fastestv2": "anyolo.families.fastestv2:SPEC",
     },
-    aliases={
-        "gelan": "yolov9",
-        "v5lite": "yolov5lite",
-        "yolov5-lite": "yolov5lite",
-        "yolo-fastestv2": "fastestv2",
-    },
+    aliases={"v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
     group="anyolo.family",
 )
 

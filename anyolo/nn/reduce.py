@@ -6,6 +6,7 @@ Source: Wang et al. 2024, arXiv:2402.13616, section 4.1: the auxiliary branch ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from anyolo.nn.model import Detector
 from anyolo.nn.rows import IMAGE, Row, parse
@@ -29,7 +30,8 @@ def reduce(model: Detector) -> Detector:
     kept = _needed(rows, sources)
     number = {IMAGE: IMAGE, 0: IMAGE, **{old: new for new, old in enumerate(kept)}}
     written = [*model.rows["backbone"], *model.rows["head"]]
-    backbone, rest = [], []
+    backbone: list[list[Any]] = []
+    rest: list[list[Any]] = []
     for old in kept:
         own = [number[s] for s in rows[old].sources]
         part = backbone if old < len(model.rows["backbone"]) else rest

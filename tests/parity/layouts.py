@@ -18,9 +18,9 @@ Levels = Sequence[Tensor]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """``raw`` makes of the maps (auxiliary ones first, if any) the arrays that upstream gives, ``graw`` those
-    whose gradients the golden files have, under the names ``graw_names``, of which a model may have less. ``decoded`` makes one array of boxes cx, cy, w, h and scores.
-    ``loss`` maps upstream's configurations to ours. An error of a raw number grows to at most
-    ``amplification`` pixels when it is decoded.
+    whose gradients the golden files have, under the names ``graw_names``, of which a model may have less.
+    ``decoded`` makes one array of boxes cx, cy, w, h and scores. ``loss`` maps upstream's configurations to
+    ours. An error of a raw number grows to at most ``amplification`` pixels when it is decoded.
     """
 
     raw: Callable[[Levels], list[Tensor]]

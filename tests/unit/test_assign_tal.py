@@ -136,7 +136,7 @@ def test_tiny_box_has_points_only_when_enlarged():
 
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_a_contested_point_outside_a_box(everywhere):
-    """(12, 12) lies in the first two boxes; the prediction there is the third one, in which it does not lie."""
+    """(12, 12) lies in the first two boxes; the prediction there is the third, in which it does not lie."""
     boxes = [[0, 2, 2, 40, 40], [1, 4, 4, 42, 42], [2, 13, 13, 45, 45]]
     predicted = torch.cat((POINTS - 1, POINTS + 1), 1)
     predicted[POINTS.tolist().index([12, 12])] = torch.tensor([13.0, 13, 45, 45])

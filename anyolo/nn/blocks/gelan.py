@@ -81,9 +81,9 @@ class ELAN1(Block):
 
     def __init__(self, c_in: int, c_out: int, c_split: int, c_link: int, *, act: str = "SiLU") -> None:
         super().__init__()
-        self.half = c_split // 2
+        self.hidden = c_split // 2
         self.cv1 = Conv(c_in, c_split, act=act)
-        self.cv2 = self.link(self.half, c_link, act)
+        self.cv2 = self.link(self.hidden, c_link, act)
         self.cv3 = self.link(c_link, c_link, act)
         self.cv4 = Conv(c_split + 2 * c_link, c_out, act=act)
 
@@ -91,7 +91,7 @@ class ELAN1(Block):
         return Conv(c_in, c_out, 3, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = list(self.cv1(x).split((self.half, self.half), 1))
+        maps = list(self.cv1(x).split((self.hidden, self.hidden), 1))
         for link in (self.cv2, self.cv3):
             maps.append(link(maps[-1]))
         return self.cv4(torch.cat(maps, 1))  # type: ignore[no-any-return]
@@ -153,12 +153,12 @@ class ADown(Block):
 
     def __init__(self, c_in: int, c_out: int, *, act: str = "SiLU") -> None:
         super().__init__()
-        self.half = c_in // 2
-        self.cv1 = Conv(self.half, c_out // 2, 3, 2, act=act)
-        self.cv2 = Conv(self.half, c_out // 2, act=act)
+        self.hidden = c_in // 2
+        self.cv1 = Conv(self.hidden, c_out // 2, 3, 2, act=act)
+        self.cv2 = Conv(self.hidden, c_out // 2, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = F.avg_pool2d(x, 2, 1).split((self.half, self.half), 1)
+        first, second = F.avg_pool2d(x, 2, 1).split((self.hidden, self.hidden), 1)
         return torch.cat((self.cv1(first), self.cv2(F.max_pool2d(second, 3, 2, 1))), 1)
 
     @classmethod

@@ -49,7 +49,7 @@ class Head(Block):
         raise NotImplementedError
 
     def reduce(self) -> Reduced | None:
-        """This head for inference only, modules shared; None where it has nothing that only training needs."""
+        """This head for inference, modules shared; None where it has nothing that only training needs."""
         return None
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:

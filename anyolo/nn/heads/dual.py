@@ -11,10 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from anyolo.nn.blocks.base import Inputs
 from anyolo.nn.heads.base import Reduced
 from anyolo.nn.heads.dfl import SIDES, DFLHead, Expectation, branch, raw_maps
-from anyolo.nn.rows import Channels
 from anyolo.structures import HeadOutput
 
 GROUPS = 4
