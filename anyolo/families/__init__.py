@@ -13,6 +13,7 @@ from anyolo.errors import ModelError, UnknownName
 from anyolo.families.base import FamilySpec
 from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
+from anyolo.nn.reduce import reduce
 from anyolo.registry import Registry
 
 FAMILIES: Registry[FamilySpec] = Registry(
@@ -65,6 +66,19 @@ def build_model(model: str, *, nc: int | None = None) -> tuple[FamilySpec, Detec
     where = spec.file_of(size)
     mapping = read_rows(spec.rows_text(size), where=where)
     return spec, build(mapping, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
+
+
+def to_inference_form(spec: FamilySpec, model: Detector) -> Detector:
+    """Without what only training needs (an auxiliary branch): the same boxes from fewer tensors, named as
+    files of that form name them, and ``size`` as that form is called. There is no way back.
+
+    Weights are shared with ``model``, which is the answer itself where there is nothing to leave out.
+    """
+    form = reduce(model)
+    if form is not model:
+        identity = spec.identify(spec.export_weights(form.state_dict()), form.rows)
+        form.size = identity.size if identity else ""
+    return form
 
 
 def family_of(rows: Mapping[str, Any], *, size: str = "", where: str = "model") -> FamilySpec:

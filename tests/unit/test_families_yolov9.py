@@ -14,9 +14,8 @@ from torch import nn
 from anyolo.config.schema import LossConfig
 from anyolo.devices import open_device
 from anyolo.errors import ModelError
-from anyolo.families import FAMILIES, build_model
-from anyolo.families.checkpoints import Checkpoint, load_model, model_record, save_atomic
-from anyolo.families.conversion import to_inference_form
+from anyolo.families import FAMILIES, build_model, to_inference_form
+from anyolo.families.checkpoints import load_model, model_record, save_atomic
 from anyolo.families.shapes import own_rows, skeleton
 from anyolo.nn.fuse import fuse
 from anyolo.nn.heads.dual import DualDFLHead, GroupedDFLHead
@@ -47,13 +46,6 @@ def stirred(model):
 def small(name):
     torch.manual_seed(0)
     return stirred(build_model(name, nc=3)[1])
-
-
-def as_checkpoint(model, size):
-    names = tuple(f"class{number}" for number in range(model.nc))
-    return Checkpoint(
-        model=model, spec=SPEC, size=size, names=names, preprocess=SPEC.preprocess, imgsz=None, meta={}
-    )
 
 
 @pytest.mark.parametrize("size", SPEC.sizes())
@@ -89,25 +81,23 @@ def test_the_inference_form_is_gelan(size):
 def test_conversion_gives_equal_boxes(size):
     torch.manual_seed(1)
     model = small("yolov9-t") if size == "t" else stirred(build_model(f"yolov9-{size}", nc=3)[1])
-    converted = to_inference_form(as_checkpoint(model, size))
-    assert converted.size == converted.model.size == f"gelan-{size}" and not converted.model.training
+    converted = to_inference_form(SPEC, model)
+    assert converted.size == f"gelan-{size}" and not converted.training
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        own, form = model.predict(images), converted.model.predict(images)
+        own, form = model.predict(images), converted.predict(images)
     assert torch.equal(own.boxes_xyxy, form.boxes_xyxy) and torch.equal(own.scores, form.scores)
-    again = build(converted.model.rows, size=converted.size)
-    again.load_state_dict(converted.model.state_dict())
+    again = build(converted.rows, size=converted.size)
+    again.load_state_dict(converted.state_dict())
     with torch.no_grad():
         assert torch.equal(again.eval().predict(images).boxes_xyxy, own.boxes_xyxy)
 
 
 def test_a_converted_file_is_a_gelan_file(tmp_path):
-    converted = to_inference_form(as_checkpoint(small("yolov9-t"), "t"))
-    assert to_inference_form(converted) is converted
-    save_atomic(
-        model_record(converted.model, SPEC, converted.names, imgsz=None, metrics={}), tmp_path / "a.pt"
-    )
-    torch.save(converted.model.state_dict(), tmp_path / "b.pt")
+    converted = to_inference_form(SPEC, small("yolov9-t"))
+    assert to_inference_form(SPEC, converted) is converted
+    save_atomic(model_record(converted, SPEC, "abc", imgsz=None, metrics={}), tmp_path / "a.pt")
+    torch.save(converted.state_dict(), tmp_path / "b.pt")
     for file in ("a.pt", "b.pt"):
         found = load_model(tmp_path / file)
         assert (found.spec, found.size, found.model.nc) == (SPEC, "gelan-t", 3)
@@ -118,15 +108,15 @@ def test_golden_conversion(shared):
     """Names, shapes and boxes of upstream's own converted yolov9-t."""
     folder = shared("golden/yolov9/yolov9-t")
     facts = json.loads((folder / "meta.json").read_text())["conversion_to_gelan_t"]
-    checkpoint = load_model(folder / "random.pt")
-    converted = to_inference_form(checkpoint)
-    tensors = converted.model.state_dict()
+    model = load_model(folder / "random.pt").model
+    converted = to_inference_form(SPEC, model)
+    tensors = converted.state_dict()
     stored = [[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()]
     assert stored == facts["converted_state_dict"]
-    assert sum(p.numel() for p in converted.model.parameters()) == facts["converted_params"]
+    assert sum(p.numel() for p in converted.parameters()) == facts["converted_params"]
     images = torch.rand(1, 3, 128, 160)
     with torch.no_grad():
-        own, form = checkpoint.model.predict(images), converted.model.predict(images)
+        own, form = model.predict(images), converted.predict(images)
     assert (own.boxes_xyxy - form.boxes_xyxy).abs().max() == (own.scores - form.scores).abs().max() == 0
 
 

@@ -158,7 +158,7 @@ class ADown(Block):
         self.cv2 = Conv(self.hidden, c_out // 2, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = F.avg_pool2d(x, 2, 1).split((self.hidden, self.hidden), 1)
+        first, second = torch.split(F.avg_pool2d(x, 2, 1), [self.hidden, self.hidden], 1)
         return torch.cat((self.cv1(first), self.cv2(F.max_pool2d(second, 3, 2, 1))), 1)
 
     @classmethod
