@@ -203,6 +203,14 @@ def test_rows_that_cannot_be_built(row, args, words):
     assert f"row {row}" in caught.value.where
 
 
+def test_rows_of_too_many_layers():
+    rows = copy.deepcopy(own_rows(SPEC, "t"))
+    rows["backbone"][4:5] = [[-1, 1, "RepNCSPELAN4", [64, 64, 32, 100]]] * 20
+    with pytest.raises(ModelError, match="more than 20000 layers") as caught:
+        skeleton(rows)
+    assert "row" in caught.value.where
+
+
 @pytest.mark.parametrize(
     ("row", "change", "words"),
     [
