@@ -15,7 +15,6 @@ from anyolo.nn.measure import measure_strides
 from anyolo.nn.rows import IMAGE, Channels, Plan, Row, parse
 from anyolo.structures import HeadOutput, Predictions
 
-
 MOST_MODULES = 20_000
 """Of a network, parts of parts included; YOLOv9 e has 1,763. A row can ask for many."""
 
