@@ -141,6 +141,7 @@ class EvalConfig:
     conf: A[float, Share, "lowest score kept"] = 0.001
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
     max_det: A[int, Ge(1), "most boxes per picture"] = 300
+    multi_label: A[bool, "a box may answer for several classes instead of its best one"] = True
     agnostic_nms: A[bool, "boxes of different classes suppress each other"] = False
     save_json: A[bool, "write predictions in COCO format"] = False
 

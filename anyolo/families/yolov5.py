@@ -38,6 +38,7 @@ SPEC = FamilySpec(
     other_rows={f"focus-{size}": "yolov5-focus.yaml" for size in FOCUS_SIZES},
     criterion=AnchorCriterion,
     recipe=RECIPE,
+    evaluation={"iou": 0.6},
     identify=identify,
     import_weights=drop_grids,
     source="Jocher et al. 2020, YOLOv5 (no paper); facts of releases 4.0, 5.0 and of commit 5081342f04fb",

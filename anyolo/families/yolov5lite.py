@@ -42,6 +42,7 @@ SPEC = FamilySpec(
     other_rows={size: f"yolov5lite-{size}.yaml" for size in (*SIZES, "2021")},
     criterion=AnchorCriterion,
     recipe=RECIPE,
+    evaluation={"iou": 0.6},
     identify=identify,
     import_weights=drop_grids,
     export_weights=add_grids,
