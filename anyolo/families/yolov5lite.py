@@ -18,8 +18,8 @@ BLOCKS = {
 SIZES = ("e", "s", "c", "g")
 
 RECIPE = {
-    "optimizer": "SGD", "lr0": 0.001, "lrf": 0.2, "cos_lr": True, "clip_norm": 0.0,
-    "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0, "close_mosaic": 0,
+    "lr0": 0.001, "lrf": 0.2, "cos_lr": True, "clip_norm": 0.0,
+    "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0,
 }  # fmt: skip
 """Upstream's hyp.scratch and the fixed parts of its training program."""
 
