@@ -86,7 +86,7 @@ class OptimConfig:
     warmup_bias_lr: A[float, Ge(0), "learning rate of the biases at the start of the warm-up"] = 0.1
     cos_lr: A[bool, "cosine instead of linear decay"] = False
     steps: A[tuple[int, ...] | None, "no decay, but a tenth of the rate from each of these epochs on"] = None
-    nbs: A[int, Ge(1), "nominal batch: gradients are accumulated up to it"] = 64
+    nbs: A[int, Ge(0), "nominal batch: gradients are accumulated up to it; 0: an update per batch"] = 64
     clip_norm: A[float, Ge(0), "gradient norm limit, 0 for none"] = 10.0
     freeze: A[int | tuple[int, ...] | None, "freeze the first N rows, or the rows listed"] = None
 

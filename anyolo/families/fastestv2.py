@@ -21,7 +21,7 @@ UNITS = {2: 4, 3: 8, 4: 4}
 """Shuffle units of each stage; the first has a row of its own, the others share the next."""
 
 RECIPE = {
-    "lr0": 0.001, "momentum": 0.949, "clip_norm": 0.0,
+    "lr0": 0.001, "momentum": 0.949, "clip_norm": 0.0, "nbs": 0,
     "warmup_epochs": 5.0, "warmup_momentum": 0.949, "warmup_bias_lr": 0.0,
     "box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0,
 }  # fmt: skip

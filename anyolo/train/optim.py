@@ -85,7 +85,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer for a resolved config; weight decay scales with the images per update."""
     accumulate = max(round(config.nbs / batch), 1)
-    groups = parameter_groups(model, config.weight_decay * batch * accumulate / config.nbs)
+    groups = parameter_groups(model, config.weight_decay * batch * accumulate / (config.nbs or batch))
     options: dict[str, Any] = {"lr": config.lr0, **device.optimizer_options()}
     if config.optimizer == "SGD":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0, **options)
