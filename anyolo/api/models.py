@@ -105,7 +105,5 @@ def _rebuilt(found: Checkpoint) -> Checkpoint:
 
 
 def _with_weights(fresh: Checkpoint, weights: Checkpoint) -> Checkpoint:
-    missed = transfer(fresh.model, weights.model.state_dict())
-    total = len(fresh.model.state_dict())
-    console.current().line(f"{total - len(missed)} of {total} tensors carried over from the weights file")
+    console.current().line(f"from the weights file: {transfer(fresh.model, weights.model)}")
     return dataclasses.replace(fresh, meta={})

@@ -13,7 +13,7 @@ from torch import Tensor
 from anyolo import console
 from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
-from anyolo.config.load import load
+from anyolo.config.load import Layer, load
 from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
 from anyolo.data import DetectionDataset, make_loader, open_data
 from anyolo.deploy.predictor import Predictor
@@ -23,6 +23,7 @@ from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
+from anyolo.families import FAMILIES
 from anyolo.nn.count import count
 from anyolo.nn.inference import Inference
 from anyolo.ops.letterbox import input_size
@@ -38,12 +39,13 @@ class Opened:
     """A model of any kind, ready to look at pictures.
 
     ``trained_hw`` is the size it was trained at, where known, and ``fixed_hw`` the only one an exported file
-    takes.
+    takes. ``evaluation``: the settings its family is judged with.
     """
 
     predict: Predict
     preprocess: Preprocess
     names: tuple[str, ...]
+    evaluation: Layer
     trained_hw: SizeHW | None = None
     fixed_hw: SizeHW | None = None
     notices: Callable[..., list[str]] = lambda **wishes: []
@@ -83,6 +85,7 @@ def open_for_use(
             predict=artifact.predict,
             preprocess=artifact.preprocess,
             names=artifact.names,
+            evaluation=_evaluation_of(artifact.manifest.family),
             fixed_hw=artifact.input_hw,
             notices=artifact.notices,
         )
@@ -93,9 +96,16 @@ def open_for_use(
         predict=inference,
         preprocess=found.preprocess,
         names=found.names,
+        evaluation=_evaluation_of(found.spec.name),
         trained_hw=found.imgsz,
         remarks=opened.remarks,
     )
+
+
+def _evaluation_of(family: str) -> Layer:
+    """Beneath what is typed; nothing for a family that this installation does not know."""
+    known = FAMILIES.get(family).evaluation if family in FAMILIES else {}
+    return Layer(f"evaluation of {family}", known)
 
 
 def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
@@ -123,14 +133,15 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     """Settings as in ``anyolo val --help``."""
     typed = load(ValVerb, values)
     beside = read_data_layer(typed.config.data.data, only={"imgsz", "anchors"})
-    loaded = load(ValVerb, values, layers=[beside.layer])
+    # anchors of the data file are for weights that have none; the typed ones hold in any case
+    spare_anchors = load(ValVerb, values, layers=[beside.layer]).config.model.anchors
+    opened = open_for_use(typed.config.model, typed.config.device, spare_anchors=spare_anchors)
+    loaded = load(ValVerb, values, layers=[opened.evaluation, beside.layer])
     config = loaded.config
     data, split = config.data, config.evaluation.split
     index = open_data(
         data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction
     )
-    # anchors of the data file are for weights that have none; the typed ones hold in any case
-    opened = open_for_use(typed.config.model, config.device, spare_anchors=config.model.anchors)
     if len(opened.names) != len(index.names):
         raise DataError(
             f"the model has {len(opened.names)} classes, the data {len(index.names)}",

@@ -86,7 +86,7 @@ class OptimConfig:
     warmup_bias_lr: A[float, Ge(0), "learning rate of the biases at the start of the warm-up"] = 0.1
     cos_lr: A[bool, "cosine instead of linear decay"] = False
     steps: A[tuple[int, ...] | None, "no decay, but a tenth of the rate from each of these epochs on"] = None
-    nbs: A[int, Ge(1), "nominal batch: gradients are accumulated up to it"] = 64
+    nbs: A[int, Ge(0), "nominal batch: gradients are accumulated up to it; 0: an update per batch"] = 64
     clip_norm: A[float, Ge(0), "gradient norm limit, 0 for none"] = 10.0
     freeze: A[int | tuple[int, ...] | None, "freeze the first N rows, or the rows listed"] = None
 
@@ -143,6 +143,7 @@ class EvalConfig:
     conf: A[float, Share, "lowest score kept"] = 0.001
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
     max_det: A[int, Ge(1), "most boxes per picture"] = 300
+    multi_label: A[bool, "a box may answer for several classes instead of its best one"] = True
     agnostic_nms: A[bool, "boxes of different classes suppress each other"] = False
     save_json: A[bool, "write predictions in COCO format"] = False
 

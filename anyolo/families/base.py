@@ -27,13 +27,6 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationDefaults:
-    conf: float = 0.001
-    iou: float = 0.7
-    imgsz: int = 640
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySpec:
     """Everything the shared code needs to know of a family.
 
@@ -43,8 +36,8 @@ class FamilySpec:
     LossReport``. ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
     ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity
     or None. ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the
-    way back. ``recipe`` holds the hyper-parameters of the field for this family where they differ from
-    config/schema.
+    way back. ``recipe`` holds the hyper-parameters of the field for this family, ``evaluation`` the settings
+    it is judged with, both where they differ from config/schema.
     """
 
     name: str
@@ -57,7 +50,7 @@ class FamilySpec:
     loss_reduction: Literal["sum", "mean"] = "sum"
     batch_norm: tuple[float, float] = (1e-3, 0.03)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     source: str = ""

@@ -206,7 +206,7 @@ def _load_foreign(found: WeightsFile, where: str, family: str) -> Checkpoint:
         size=identity.size,
         names=names,
         preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta) or (spec.evaluation.imgsz, spec.evaluation.imgsz),
+        imgsz=_trained_size(found.meta) or (spec.evaluation.get("imgsz", 640),) * 2,
         meta=found.meta,
     )
 

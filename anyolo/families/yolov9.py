@@ -16,10 +16,7 @@ from anyolo.nn.heads.dual import GROUPS
 SIZES = "tsmce"
 HEADS = {"DDetect", "DualDDetect"}
 
-RECIPE = {
-    "optimizer": "SGD", "scale": 0.9, "mixup": 0.15, "close_mosaic": 0,
-    "box": 7.5, "cls": 0.5, "dfl": 1.5, "aux": 0.25, "tal_min_side": 0.0,
-}  # fmt: skip
+RECIPE = {"scale": 0.9, "mixup": 0.15, "box": 7.5, "cls": 0.5, "dfl": 1.5, "aux": 0.25, "tal_min_side": 0.0}
 """Upstream's hyp.scratch-high, without its pasting of objects, which needs their outlines; its other settings
 are the defaults here.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from anyolo import console
 from anyolo.config.schema import TrainVerb
@@ -99,24 +99,29 @@ def fit_classes(model: Detector, spec: FamilySpec, nc: int, *, is_random: bool =
         if own is not None:  # they may be others than those of the rows
             fresh.head.write_anchors(own)
         return fresh
-    missed = transfer(fresh, model.state_dict())
-    shown = ", ".join(missed[:3]) + (" ..." if len(missed) > 3 else "")
-    total = len(fresh.state_dict())
-    console.current().line(
-        f"{model.nc} classes in the weights, {nc} in the data: {total - len(missed)} of {total} tensors "
-        f"carried over, {len(missed)} start anew ({shown})"
-    )
+    said = transfer(fresh, model)
+    console.current().line(f"{model.nc} classes in the weights, {nc} in the data: {said}")
     return fresh
 
 
-def transfer(model: Detector, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy what has the same name and shape; the names of what did not fit."""
-    own = model.state_dict()
+def transfer(model: Detector, other: Detector) -> str:
+    """Copy what has the same name and shape, and of the head what other classes leave as it is.
+
+    Returns what was and what was not, in words.
+    """
+    own, weights = model.state_dict(), other.state_dict()
     fitting = {
         name: value for name, value in weights.items() if name in own and own[name].shape == value.shape
     }
     model.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    partly = {f"model.{len(model.model) - 1}.{name}" for name in model.head.adopt(other.head)}
+    anew = [name for name in own if name not in fitting and name not in partly]
+    said = f"{len(fitting)} of {len(own)} tensors carried over"
+    if partly:
+        said += f", {len(partly)} in part (boxes and objectness)"
+    if anew:
+        said += f", {len(anew)} start anew ({', '.join(anew[:3])}{' ...' if len(anew) > 3 else ''})"
+    return said
 
 
 def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:

@@ -52,6 +52,14 @@ class Head(Block):
         """This head for inference, modules shared; None where it has nothing that only training needs."""
         return None
 
+    def adopt(self, other: Head) -> tuple[str, ...]:
+        """Copy from a head for other classes the part of its tensors that has nothing to do with them.
+
+        Returns the names of these tensors. For heads that keep boxes and classes in one tensor; tensors that
+        fit whole are copied anyway.
+        """
+        return ()
+
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         """Decode inputs of this size only, without computing the grid from the maps (for static graphs)."""
         raise NotImplementedError
