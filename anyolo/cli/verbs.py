@@ -7,6 +7,7 @@ from typing import Any
 from anyolo.config.schema import (
     AnchorsVerb,
     AuditVerb,
+    ConvertVerb,
     DemoVerb,
     DevicesVerb,
     DoctorVerb,
@@ -24,6 +25,7 @@ VERBS: dict[str, type[Any]] = {
     "predict": PredictVerb,
     "export": ExportVerb,
     "info": InfoVerb,
+    "convert": ConvertVerb,
     "anchors": AnchorsVerb,
     "devices": DevicesVerb,
     "audit": AuditVerb,

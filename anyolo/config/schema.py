@@ -253,6 +253,21 @@ class InfoVerb:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertVerb:
+    """Write a weights file in another layout, read it again and compare every bit."""
+
+    model: A[str, "weights file (.pt, .pth, .safetensors)"] = ""
+    format: A[
+        Literal["anyolo", "safetensors", "state_dict", "legacy"],
+        "state_dict: upstream's tensor names; legacy: the same for PyTorch 1.3 to 1.6",
+    ] = "anyolo"
+    output: A[str, "where to write; beside the model if not given"] = ""
+    family: A[str, "family of a weights file that fits several"] = ""
+    half: A[bool, "store floats as float16"] = False
+    strip: A[bool, "write the model itself anew, without optimizer and training state"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorsVerb:
     """Judge the anchors of a model by the boxes of a data set, and fit new ones."""
 
