@@ -1,4 +1,4 @@
-"""The verb ``convert``, and ``strip``: weights files in other layouts, and without what training left in them."""
+"""The verb ``convert``: weights files in other layouts, and without what training left in them."""
 
 from __future__ import annotations
 

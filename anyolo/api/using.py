@@ -14,8 +14,17 @@ from anyolo import console
 from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
 from anyolo.config.load import load
-from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
+from anyolo.config.schema import (
+    DeviceConfig,
+    ExportVerb,
+    InfoVerb,
+    LookConfig,
+    ModelConfig,
+    PredictVerb,
+    ValVerb,
+)
 from anyolo.data import DetectionDataset, make_loader, open_data
+from anyolo.deploy.augmented import Augmented
 from anyolo.deploy.predictor import Predictor
 from anyolo.deploy.results import Results
 from anyolo.deploy.saving import Saver
@@ -66,6 +75,12 @@ class Opened:
                 hint="Leave imgsz out, or export again with dynamic=True or at that size.",
             )
         return self.fixed_hw
+
+    def looking(self, config: LookConfig) -> Predict:
+        """``predict``, several times where ``augment=True`` asks for it."""
+        if not config.augment:
+            return self.predict
+        return Augmented(self.predict, self.preprocess, is_fixed=self.fixed_hw is not None)
 
     def warn_of(self, *, conf: float, iou: float, max_det: int, agnostic: bool) -> None:
         """Say what of these wishes an exported file with its boxes inside cannot fulfil."""
@@ -152,7 +167,7 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     run = config.run
     folder = RunFolder.create(run.project, run.name, "val", exist_ok=run.exist_ok)
     try:
-        evaluation = evaluate(opened.predict, loader, index, config.evaluation)
+        evaluation = evaluate(opened.looking(config.look), loader, index, config.evaluation)
     finally:
         loader.close()
     console.current().table("", evaluation.columns, evaluation.rows())
@@ -211,7 +226,7 @@ class PredictJob:
         opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
         self.opened, self.source, self.config = opened, source, config
         self.predictor = Predictor(
-            opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
+            opened.looking(config.look), opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
         )
         saving, run = config.save, config.run
         writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames

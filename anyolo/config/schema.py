@@ -160,6 +160,11 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookConfig:
+    augment: A[bool, "look three times, at scales 1, 0.83 (mirrored) and 0.67, and merge the boxes"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaveConfig:
     save: A[bool, "write annotated pictures"] = True
     save_frames: A[bool, "write video frames as pictures"] = False
@@ -219,6 +224,7 @@ class ValVerb:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -229,6 +235,7 @@ class PredictVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)

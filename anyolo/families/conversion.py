@@ -74,7 +74,7 @@ def find_layout(name: str) -> Layout:
 def convert(
     path: PathLike, output: PathLike, layout: str, *, family: str = "", half: bool = False
 ) -> Conversion:
-    """Write the model of ``path`` in another layout, read it again and compare every bit, then put it in place.
+    """Write the model of ``path`` in another layout, read it again, compare every bit, put it in place.
 
     ``half`` stores floats as float16, but for the head's own constants (anchors). The optimizer and whatever
     else only a training run needs are left out.

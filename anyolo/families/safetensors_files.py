@@ -41,7 +41,7 @@ def read_safetensors(path: PathLike) -> dict[str, Any]:
     """
     where = os.fspath(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, framework="pt") as file:
             settings: Mapping[str, str] = file.metadata() or {}
             names = file.keys()
             if len(names) > MAX_TENSORS:
