@@ -19,6 +19,8 @@ _PUBLIC = {
     "predict": "anyolo.api",
     "export": "anyolo.api",
     "info": "anyolo.api",
+    "profile": "anyolo.api",
+    "logger_info": "anyolo.api",
     "convert": "anyolo.api",
     "strip": "anyolo.api",
     "demo": "anyolo.api",
@@ -27,7 +29,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from anyolo.api import YOLO, convert, demo, export, info, predict, strip, train, val
+    from anyolo.api import YOLO, convert, demo, export, info, logger_info, predict, profile, strip, train, val
     from anyolo.audit import audit
     from anyolo.errors import AnyoloError
 
@@ -40,7 +42,9 @@ __all__ = [
     "demo",
     "export",
     "info",
+    "logger_info",
     "predict",
+    "profile",
     "strip",
     "train",
     "val",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from anyolo.api.converting import ConvertResult, run_convert
 from anyolo.api.demonstration import DemoResult, run_demo
+from anyolo.api.profiling import logger_info, profile
 from anyolo.api.training import run_train
 from anyolo.api.using import InfoResult, PredictResult, ValResult, run_export, run_info, run_predict, run_val
 from anyolo.api.yolo import YOLO
@@ -34,6 +35,7 @@ VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
         "predict": "anyolo.api.using:run_predict",
         "export": "anyolo.api.using:run_export",
         "info": "anyolo.api.using:run_info",
+        "profile": "anyolo.api.profiling:run_profile",
         "convert": "anyolo.api.converting:run_convert",
         "anchors": "anyolo.api.anchors:run_anchors",
         "devices": "anyolo.api.listing:run_devices",
@@ -96,7 +98,9 @@ __all__ = [
     "demo",
     "export",
     "info",
+    "logger_info",
     "predict",
+    "profile",
     "run",
     "strip",
     "train",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
-from anyolo.nn.count import count
+from anyolo.nn.count import RowCount, count
 from anyolo.nn.inference import Inference
 from anyolo.ops.letterbox import input_size
 from anyolo.structures import Predictions, Preprocess
@@ -279,6 +279,7 @@ class InfoResult:
     gflops: float
     layers: int
     classes: tuple[str, ...] = field(default=())
+    rows: tuple[RowCount, ...] = ()
     ok: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -290,6 +291,7 @@ class InfoResult:
             "gflops": self.gflops,
             "layers": self.layers,
             "classes": list(self.classes),
+            **({"rows": [asdict(row) for row in self.rows]} if self.rows else {}),
         }
 
 
@@ -307,8 +309,18 @@ def run_info(values: Mapping[str, Any]) -> InfoResult:
         gflops=round(totals.gflops, 3),
         layers=totals.layers,
         classes=found.names,
+        rows=totals.rows if config.detailed else (),
     )
-    rows = [(key, value) for key, value in result.to_json().items() if key != "classes"]
+    rows = [(key, value) for key, value in result.to_json().items() if key not in {"classes", "rows"}]
+    if result.rows:
+        console.current().table(
+            "rows",
+            ("row", "reads", "block", "parameters", "GFLOPs", "maps"),
+            [
+                (r.index, ",".join(map(str, r.sources)), r.block, r.parameters, r.gflops, str(r.outputs))
+                for r in result.rows
+            ],
+        )
     console.current().table(
         "", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))]
     )

@@ -14,6 +14,7 @@ from anyolo.config.schema import (
     ExportVerb,
     InfoVerb,
     PredictVerb,
+    ProfileVerb,
     TrainVerb,
     ValVerb,
 )
@@ -25,6 +26,7 @@ VERBS: dict[str, type[Any]] = {
     "predict": PredictVerb,
     "export": ExportVerb,
     "info": InfoVerb,
+    "profile": ProfileVerb,
     "convert": ConvertVerb,
     "anchors": AnchorsVerb,
     "devices": DevicesVerb,

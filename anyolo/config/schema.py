@@ -257,6 +257,19 @@ class InfoVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     imgsz: A[int | tuple[int, int], "input size for the GFLOPs"] = 640
+    detailed: A[bool, "also every row: parameters, GFLOPs, shapes of its maps"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileVerb:
+    """Time a model forward and backward, by row or by operator, on a device; GFLOPs and memory beside it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    by: A[Literal["layers", "operators", "model"], "what the lines of the table are"] = "layers"
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
+    batch: A[int, Ge(1), "pictures per forward"] = 1
+    n: A[int, Ge(1), "times each is run; the table has medians"] = 5
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ LOOKS = ((1.0, False), (0.83, True), (0.67, False))
 
 
 class Augmented:
-    """Wraps ``predict``: the boxes of all looks, in pixels of the input as given; one suppression merges them.
+    """Wraps ``predict``: the boxes of all looks, in pixels of the input; one suppression merges them.
 
     ``is_fixed``: the predictor takes one size only, so a smaller look is padded to all of it instead of to
     the stride. Objectness stays apart where ``predict`` has it apart.

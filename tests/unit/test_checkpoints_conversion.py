@@ -137,7 +137,7 @@ def test_damaged_safetensors(record, tmp_path, cut):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [(b'\\"rgb\\"', b'\\"rgb\\,'), (b'"family":"yolov8"', b'"family":"yolov9?"')]
+    ("old", "new"), [(b'\\"rgb\\"', b"rgb"), (b'"family":"yolov8"', b'"family":"yolov9?"')]
 )
 def test_safetensors_with_odd_settings(record, tmp_path, old, new):
     save_atomic(record, tmp_path / "a.pt")
