@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anyolo.structures import Predictions, Preprocess
+from anyolo.types import SizeHW
 
 LOOKS = ((1.0, False), (0.83, True), (0.67, False))
 """(scale, mirrored left to right) of each look, as in the field (YOLOv5, YOLOv8)."""
@@ -35,10 +36,10 @@ class Augmented:
         seen = images.flip(3) if mirrored else images
         small_hw = round(height * scale), round(width * scale)
         if small_hw != (height, width):
-            seen = F.interpolate(seen, size=small_hw, mode="bilinear", antialias=True)
-            whole = (height, width) if self.is_fixed else map(self._whole, small_hw)
-            below, right = (side - own for side, own in zip(whole, small_hw, strict=True))
-            seen = F.pad(seen, (0, right, 0, below), value=self.preprocess.pad_value)
+            stride = self.preprocess.stride
+            high, wide = (-(-side // stride) * stride for side in small_hw)
+            whole = (height, width) if self.is_fixed else (high, wide)
+            seen = resize_into(seen, small_hw, whole, pad_value=self.preprocess.pad_value)
         found = self.predict(seen)
         gain_y, gain_x = height / small_hw[0], width / small_hw[1]
         left, top, right_side, bottom = found.boxes_xyxy.unbind(-1)
@@ -48,6 +49,9 @@ class Augmented:
         boxes = torch.stack((left, top * gain_y, right_side, bottom * gain_y), -1)
         return Predictions(boxes, found.scores, found.objectness)
 
-    def _whole(self, side: int) -> int:
-        stride = self.preprocess.stride
-        return -(-side // stride) * stride
+
+def resize_into(images: Tensor, inner_hw: SizeHW, whole_hw: SizeHW, *, pad_value: float) -> Tensor:
+    """(B, C, H, W) pictures at ``inner_hw``, top left in ``whole_hw``, of their own number type."""
+    seen = F.interpolate(images, size=inner_hw, mode="bilinear", antialias=True)
+    below, right = whole_hw[0] - inner_hw[0], whole_hw[1] - inner_hw[1]
+    return F.pad(seen, (0, right, 0, below), value=pad_value)
