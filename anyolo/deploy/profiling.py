@@ -135,9 +135,9 @@ def profile_operators(operation: Callable[..., Any], given: Any, device: Device,
     return sorted(rows, key=lambda row: -row.ms)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, device: Device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.spent: dict[str, tuple[int, float]] = {}
 

@@ -12,14 +12,15 @@ from anyolo.families import build_model
 from anyolo.families.checkpoints import model_record, save_atomic
 from tests.architecture.source import ROOT
 
-HELPERS = """
+NAMED = """
 select_device device_count get_cpu_info smart_inference_mode time_sync profile fuse_conv_and_bn
 fuse_deconv_and_bn model_info model_info_for_loggers get_num_params get_num_gradients get_flops
 get_flops_with_torch_profiler initialize_weights scale_img make_divisible copy_attr intersect_dicts
 get_latest_opset is_parallel de_parallel one_cycle init_seeds ModelEMA EarlyStopping strip_optimizer
 smart_optimizer smart_resume smart_DDP torch_distributed_zero_first find_modules sparsity prune
 check_train_batch_size autobatch genanchors
-""".split()
+"""
+HELPERS = NAMED.split()
 LATER = {
     "smart_DDP", "torch_distributed_zero_first", "sparsity", "prune", "check_train_batch_size", "autobatch",
 }  # fmt: skip
@@ -39,7 +40,7 @@ def test_no_helper_is_missing():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("migrating")
-    write_dataset(folder / "my", train=8, val=4, size=64)
+    write_dataset(folder / "my", train=8, val=4, size=160)
     torch.manual_seed(0)
     spec, model = build_model("yolov8n", nc=len(NAMES))
     save_atomic(model_record(model, spec, NAMES, imgsz=(64, 64), metrics={}), folder / "best.pt")
