@@ -16,7 +16,7 @@ from anyolo.families.checkpoints import Checkpoint, load_model
 from anyolo.nn.model import Detector, build
 from anyolo.train.prepare import transfer
 
-WEIGHTS = {".pt", ".pth"}
+WEIGHTS = {".pt", ".pth", ".safetensors"}
 ROWS = {".yaml", ".yml"}
 
 
@@ -68,6 +68,13 @@ def _open(config: ModelConfig) -> Checkpoint:
 
 def load_weights(path: str, family: str = "") -> Checkpoint:
     """Read a weights file; a missing one is never fetched from anywhere."""
+    return load_model(check_weights_file(path), family=family)
+
+
+def check_weights_file(path: str) -> Path:
+    """``path``, if it is a file; CheckpointError if not."""
+    if not path:
+        raise ConfigError("no model given", where="model", hint="For example model=path/to/weights.pt.")
     if not Path(path).is_file():
         stem = Path(path).stem
         raise CheckpointError(
@@ -75,7 +82,7 @@ def load_weights(path: str, family: str = "") -> Checkpoint:
             where=path,
             hint=f"anyolo never downloads. Give a file you have, or model={stem} for random weights.",
         )
-    return load_model(path, family=family)
+    return Path(path)
 
 
 def _fresh(name: str) -> Checkpoint:

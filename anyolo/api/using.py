@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,17 @@ from anyolo import console
 from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
 from anyolo.config.load import Layer, load
-from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
+from anyolo.config.schema import (
+    DeviceConfig,
+    ExportVerb,
+    InfoVerb,
+    LookConfig,
+    ModelConfig,
+    PredictVerb,
+    ValVerb,
+)
 from anyolo.data import DetectionDataset, make_loader, open_data
+from anyolo.deploy.augmented import Augmented
 from anyolo.deploy.predictor import Predictor
 from anyolo.deploy.results import Results
 from anyolo.deploy.saving import Saver
@@ -24,7 +33,7 @@ from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
 from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
 from anyolo.families import FAMILIES
-from anyolo.nn.count import count
+from anyolo.nn.count import RowCount, count
 from anyolo.nn.inference import Inference
 from anyolo.ops.letterbox import input_size
 from anyolo.structures import Predictions, Preprocess
@@ -68,6 +77,12 @@ class Opened:
                 hint="Leave imgsz out, or export again with dynamic=True or at that size.",
             )
         return self.fixed_hw
+
+    def looking(self, config: LookConfig) -> Predict:
+        """``predict``, several times where ``augment=True`` asks for it."""
+        if not config.augment:
+            return self.predict
+        return Augmented(self.predict, self.preprocess, is_fixed=self.fixed_hw is not None)
 
     def warn_of(self, *, conf: float, iou: float, max_det: int, agnostic: bool) -> None:
         """Say what of these wishes an exported file with its boxes inside cannot fulfil."""
@@ -163,7 +178,7 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     run = config.run
     folder = RunFolder.create(run.project, run.name, "val", exist_ok=run.exist_ok)
     try:
-        evaluation = evaluate(opened.predict, loader, index, config.evaluation)
+        evaluation = evaluate(opened.looking(config.look), loader, index, config.evaluation)
     finally:
         loader.close()
     console.current().table("", evaluation.columns, evaluation.rows())
@@ -222,7 +237,7 @@ class PredictJob:
         opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
         self.opened, self.source, self.config = opened, source, config
         self.predictor = Predictor(
-            opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
+            opened.looking(config.look), opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
         )
         saving, run = config.save, config.run
         writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
@@ -275,6 +290,7 @@ class InfoResult:
     gflops: float
     layers: int
     classes: tuple[str, ...] = field(default=())
+    rows: tuple[RowCount, ...] = ()
     ok: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -286,6 +302,7 @@ class InfoResult:
             "gflops": self.gflops,
             "layers": self.layers,
             "classes": list(self.classes),
+            **({"rows": [asdict(row) for row in self.rows]} if self.rows else {}),
         }
 
 
@@ -303,8 +320,18 @@ def run_info(values: Mapping[str, Any]) -> InfoResult:
         gflops=round(totals.gflops, 3),
         layers=totals.layers,
         classes=found.names,
+        rows=totals.rows if config.detailed else (),
     )
-    rows = [(key, value) for key, value in result.to_json().items() if key != "classes"]
+    rows = [(key, value) for key, value in result.to_json().items() if key not in {"classes", "rows"}]
+    if result.rows:
+        console.current().table(
+            "rows",
+            ("row", "reads", "block", "parameters", "GFLOPs", "maps"),
+            [
+                (r.index, ",".join(map(str, r.sources)), r.block, r.parameters, r.gflops, str(r.outputs))
+                for r in result.rows
+            ],
+        )
     console.current().table(
         "", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))]
     )

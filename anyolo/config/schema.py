@@ -163,6 +163,11 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookConfig:
+    augment: A[bool, "look three times, at scales 1, 0.83 (mirrored) and 0.67, and merge the boxes"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaveConfig:
     save: A[bool, "write annotated pictures"] = True
     save_frames: A[bool, "write video frames as pictures"] = False
@@ -222,6 +227,7 @@ class ValVerb:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -232,6 +238,7 @@ class PredictVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -253,6 +260,34 @@ class InfoVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     imgsz: A[int | tuple[int, int], "input size for the GFLOPs"] = 640
+    detailed: A[bool, "also every row: parameters, GFLOPs, shapes of its maps"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileVerb:
+    """Time a model forward and backward, by row or by operator, on a device; GFLOPs and memory beside it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    by: A[Literal["layers", "operators", "model"], "what the lines of the table are"] = "layers"
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
+    batch: A[int, Ge(1), "pictures per forward"] = 1
+    n: A[int, Ge(1), "times each is run; the table has medians"] = 5
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertVerb:
+    """Write a weights file in another layout, read it again and compare every bit."""
+
+    model: A[str, "weights file (.pt, .pth, .safetensors)"] = ""
+    format: A[
+        Literal["anyolo", "safetensors", "state_dict", "legacy"],
+        "state_dict: upstream's tensor names; legacy: the same for PyTorch 1.3 to 1.6",
+    ] = "anyolo"
+    output: A[str, "where to write; beside the model if not given"] = ""
+    family: A[str, "family of a weights file that fits several"] = ""
+    half: A[bool, "store floats as float16"] = False
+    strip: A[bool, "write the model itself anew, without optimizer and training state"] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

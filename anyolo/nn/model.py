@@ -59,6 +59,10 @@ class Detector(nn.Module):
     def predict(self, images: Tensor) -> Predictions:
         return self.decode(self(images))
 
+    def sources(self, index: int) -> tuple[int, ...]:
+        """The rows that a row reads, -1 for the picture."""
+        return self._reads[index][0]
+
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         """Decode inputs of this size only, so that a traced graph holds its grid as constants; None undoes
         it.
