@@ -16,7 +16,7 @@ from anyolo.structures import Batch, Targets
 from anyolo.train.step import StepConfig, train_step
 
 TILES = 16
-SMALL = ("yolov5n", "v5lite-e", "yolov8n")
+SMALL = ("yolov5n", "v5lite-e", "yolov8n", "yolov9-t")
 OTHERS = sorted(
     name
     for family in FAMILIES
@@ -26,7 +26,7 @@ OTHERS = sorted(
 # nothing but the pictures themselves, an update for every batch
 PLAIN = {
     "mosaic": 0.0, "scale": 0.0, "translate": 0.0, "fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0,
-    "nbs": 0,
+    "mixup": 0.0, "nbs": 0,
 }  # fmt: skip
 
 
