@@ -44,7 +44,8 @@ class FamilySpec:
     ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity
     or None. ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the
     way back. ``recipe`` holds the hyper-parameters of the field for this family where they differ from
-    config/schema.
+    config/schema, ``other_recipes`` what else differs in some sizes. ``variants`` are other ways to feed the
+    same tensors, by the name that users type.
     """
 
     name: str
@@ -56,7 +57,9 @@ class FamilySpec:
     preprocess: Preprocess = field(default_factory=Preprocess)
     loss_reduction: Literal["sum", "mean"] = "sum"
     batch_norm: tuple[float, float] = (1e-3, 0.03)
+    variants: Mapping[str, Preprocess] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    other_recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
     import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
@@ -69,6 +72,10 @@ class FamilySpec:
     def file_of(self, size: str = "") -> str:
         """The name of the YAML that holds the rows of a size."""
         return self.other_rows.get(size, self.rows_file)
+
+    def recipe_of(self, size: str) -> dict[str, Any]:
+        """The hyper-parameters of a size."""
+        return {**self.recipe, **self.other_recipes.get(size, {})}
 
     def rows_text(self, size: str = "") -> str:
         """The family's own YAML of rows."""

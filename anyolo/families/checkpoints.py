@@ -200,13 +200,14 @@ def _load_foreign(found: WeightsFile, where: str, family: str) -> Checkpoint:
     names = found.names or tuple(f"class{number}" for number in range(identity.nc))
     _check_names(names, identity.nc, where)
     weights = spec.import_weights(found.tensors)
+    side: int = spec.recipe_of(identity.size).get("imgsz", spec.evaluation.imgsz)
     return Checkpoint(
         model=_filled(identity.rows, identity.size, identity.nc, spec, weights, where),
         spec=spec,
         size=identity.size,
         names=names,
         preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta) or (spec.evaluation.imgsz, spec.evaluation.imgsz),
+        imgsz=_trained_size(found.meta) or (side, side),
         meta=found.meta,
     )
 
