@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -184,12 +184,15 @@ def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
     names = tuple(map(str, own["names"]))
     _check_names(names, own["nc"], where)
     size_hw = own["imgsz"]
+    preprocess = Preprocess.from_json(own["preprocess"])
+    if preprocess != spec.preprocess:  # one of the family's variants: training and export go on with it
+        spec = replace(spec, preprocess=preprocess)
     return Checkpoint(
         model=_filled(own["rows"], own["size"], own["nc"], spec, record["weights"], where),
         spec=spec,
         size=own["size"],
         names=names,
-        preprocess=Preprocess.from_json(own["preprocess"]),
+        preprocess=preprocess,
         imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
         meta=own,
     )
