@@ -110,7 +110,7 @@ class SimOTA:
     def _inside(self, labels_BT5: Tensor, centres_BP3: Tensor) -> Tensor:
         """1.0 where a point is in the centre square of the box itself, (B, T, P)."""
         x_BT1, y_BT1 = torch.split(xyxy_to_cxcywh(labels_BT5[..., 1:])[..., :2], 1, 2)
-        x_B1P, y_B1P, stride_B1P = centres_BP3.transpose(1, 2).split(1, 1)
+        x_B1P, y_B1P, stride_B1P = torch.split(centres_BP3.transpose(1, 2), 1, 1)
         reach = stride_B1P * self.radius
         return _near(x_B1P, x_BT1, reach).mul_(_near(y_B1P, y_BT1, reach))
 

@@ -69,8 +69,8 @@ def _array(constants: Mapping[str, Any], name: str, path: Path) -> NDArray[np.fl
     from onnx import TensorProto, numpy_helper
 
     tensor = constants.get(name)
-    is_inside = tensor is not None and tensor.data_location != TensorProto.EXTERNAL
-    if not is_inside or tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+    plain = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL or tensor.data_type not in plain:
         raise ExportError(
             f"the weights {name[:80]!r} are no plain numbers of the file",
             where=str(path),

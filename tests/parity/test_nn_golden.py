@@ -90,9 +90,7 @@ def test_random_weights_inference(golden, model):
     with torch.no_grad():
         fused = fuse(copy.deepcopy(checkpoint.model)).predict(images)
     layout = LAYOUTS[checkpoint.spec.name]
-    noise = meta.get(
-        "fused_vs_unfused_decoded_maxabs", layout.growth(rows) * meta["fp32_vs_fp64_raw_maxabs"]
-    )
+    noise = meta.get("fused_vs_unfused_decoded_maxabs", layout.growth(rows) * meta["fp32_vs_fp64_raw_maxabs"])
     assert np.abs(decoded_of(layout, fused) - rows).max() < 10 * noise
 
 

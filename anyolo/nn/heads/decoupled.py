@@ -40,9 +40,7 @@ class DecoupledHead(Head):
         conv, hidden = SeparableConv if separable else Conv, channels[0]
 
         def branches() -> nn.ModuleList:
-            pairs = (
-                [conv(hidden, hidden, 3, act=act), conv(hidden, hidden, 3, act=act)] for _ in channels
-            )
+            pairs = ([conv(hidden, hidden, 3, act=act), conv(hidden, hidden, 3, act=act)] for _ in channels)
             return nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
 
         def predictions(c_out: int) -> nn.ModuleList:
