@@ -1,8 +1,8 @@
 """SimOTA: every true box picks as many of the cheapest points near its centre as its overlaps add up to.
 
 Source: Ge et al. 2021, arXiv:2107.08430, section 2.1; cost and order of the rules as in YOLOX 0.3.
-Candidates have static slots: a centre square holds at most 9 points of a level, so that the costs of few boxes
-are those of few points. Ranks are thresholds, so that nothing is sorted, counted or scattered.
+Candidates have static slots: a centre square holds at most 9 points of a level, so that few boxes meet few
+points. Ranks are thresholds, so that nothing is sorted, counted or scattered.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class SimOTA:
     def _near_any(
         self, labels_BT5: Tensor, mask_BT: Tensor, centres_A3: Tensor, sizes_hw: Sequence[SizeHW]
     ) -> Tensor:
-        """1.0 at points in the centre square of any true box, (B, A). Row times column indicators, summed over
-        the boxes by a product of matrices.
+        """1.0 at points in the centre square of any true box, (B, A). Row times column indicators, summed
+        over the boxes by a product of matrices.
         """
         x_BT1, y_BT1 = torch.split(xyxy_to_cxcywh(labels_BT5[..., 1:])[..., :2], 1, 2)
         found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def _norms(model: Detector) -> Mapping[str, nn.BatchNorm2d]:
     found = {}
     for prefix, module in model.named_modules():
         children = list(module.named_children())
-        for (name, own), (_, after) in zip(children, children[1:], strict=False):
+        for (name, own), (_, after) in pairwise(children):
             if isinstance(own, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
                 found[f"{prefix}.{name}"] = after
     return found

@@ -23,9 +23,9 @@ RECIPE = {
     "box": 5.0, "cls": 1.0, "obj": 1.0, "close_mosaic": 15, "multi_scale": 0.22,
     "degrees": 10.0, "translate": 0.1, "scale": 0.9, "shear": 2.0, "mosaic": 1.0, "mixup": 1.0,
 }  # fmt: skip
-"""Upstream's yolox_base: 640 pixels, sizes 15 to 25 times 32, mosaic scale .1 to 2 (here at most 1.9), warm-up
-by the square (here linear), lr .01 / 64 per image (here by accumulation to 64). Colour jitter and the chance of
-a flip are the defaults here.
+"""Upstream's yolox_base: 640 pixels, sizes 15 to 25 times 32, mosaic scale .1 to 2 (here at most 1.9),
+warm-up by the square (here linear), lr .01 / 64 per image (here by accumulation to 64). Colour jitter and the
+chance of a flip are the defaults here.
 """
 SMALL = {"imgsz": 416, "multi_scale": 0.23, "scale": 0.5, "mixup": 0.0}
 """Upstream's yolox_nano and yolox_tiny: 416 pixels, sizes 10 to 20 times 32, mosaic scale .5 to 1.5, no mixup

@@ -50,5 +50,6 @@ def positives_and_classes(
 ) -> tuple[Tensor, Tensor]:
     """``PositivesAndClasses.apply``, typed; to the last channel where ``last`` is not given."""
     last = maps_BAC.shape[2] if last is None else last
-    rows, dense = PositivesAndClasses.apply(maps_BAC, point_BS, slot_BA, first, last)  # type: ignore[no-untyped-call]
+    slots_and_range = (point_BS, slot_BA, first, last)
+    rows, dense = PositivesAndClasses.apply(maps_BAC, *slots_and_range)  # type: ignore[no-untyped-call]
     return rows, dense

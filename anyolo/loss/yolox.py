@@ -1,4 +1,4 @@
-"""Loss of decoupled heads without anchors: SimOTA, squared IoU, objectness everywhere, classes worth the overlap.
+"""Loss of decoupled heads without anchors: SimOTA, squared IoU, objectness of all points, classes.
 
 Source: Ge et al. 2021, arXiv:2107.08430, section 2.1; facts of YOLOX 0.3.
 """

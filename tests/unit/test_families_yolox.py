@@ -16,7 +16,6 @@ from anyolo.families.checkpoints import load_model, model_record, save_atomic
 from anyolo.families.folded import load_folded
 from anyolo.loss.phase import set_phase
 from anyolo.nn.demand import order_of_demand
-from anyolo.nn.fuse import fuse
 from anyolo.structures import HeadOutput, Targets
 
 SPEC = FAMILIES.get("yolox")
