@@ -31,7 +31,7 @@ from anyolo.deploy.saving import Saver
 from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
-from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
+from anyolo.export import ExportResult, export_model, is_artifact, open_artifact, read_foreign
 from anyolo.families import FAMILIES
 from anyolo.nn.count import RowCount, count
 from anyolo.nn.inference import Inference
@@ -94,7 +94,7 @@ def open_for_use(
     model: ModelConfig, device: DeviceConfig, *, spare_anchors: Sequence[float] | None = None
 ) -> Opened:
     """Weights, a model name or an exported file. ``spare_anchors`` as ``open_model`` takes them."""
-    if is_artifact(model.model):
+    if is_artifact(model.model) and read_foreign(model.model) is None:
         artifact = open_artifact(model.model, threads=device.threads)
         return Opened(
             predict=artifact.predict,

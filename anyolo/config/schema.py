@@ -25,6 +25,7 @@ class ModelConfig:
     model: A[str, "weights file (.pt), model name (yolov8n) or YAML of rows"] = ""
     cfg: A[str, "YAML of rows to build; the weights of model= are then mapped onto it"] = ""
     family: A[str, "family of a weights file that fits several"] = ""
+    preprocess: A[str, "another input contract of the family than its own, by name"] = ""
     pretrained: A[bool | str, "start from the weights of model=, or of the file named here"] = True
     anchors: A[
         tuple[float, ...] | None,

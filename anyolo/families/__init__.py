@@ -24,6 +24,7 @@ FAMILIES: Registry[FamilySpec] = Registry(
         "yolov5": "anyolo.families.yolov5:SPEC",
         "yolov5lite": "anyolo.families.yolov5lite:SPEC",
         "fastestv2": "anyolo.families.fastestv2:SPEC",
+        "yolox": "anyolo.families.yolox:SPEC",
     },
     aliases={"v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
     group="anyolo.family",

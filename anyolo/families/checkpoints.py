@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -226,12 +226,15 @@ def _own_model(record: dict[str, Any], where: str, family: str) -> StoredModel:
     names = tuple(map(str, own["names"]))
     _check_names(names, own["nc"], where)
     size_hw = own["imgsz"]
+    preprocess = Preprocess.from_json(own["preprocess"])
+    if preprocess != spec.preprocess:  # one of the family's variants: training and export go on with it
+        spec = replace(spec, preprocess=preprocess)
     return StoredModel(
         spec=spec,
         size=own["size"],
         nc=own["nc"],
         names=names,
-        preprocess=Preprocess.from_json(own["preprocess"]),
+        preprocess=preprocess,
         imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
         rows=own["rows"],
         weights=record["weights"],
@@ -243,13 +246,14 @@ def _foreign_model(found: WeightsFile, where: str, family: str) -> StoredModel:
     spec, identity = _identify(found, where, family)
     names = found.names or tuple(f"class{number}" for number in range(identity.nc))
     _check_names(names, identity.nc, where)
+    side = spec.side_of(identity.size)
     return StoredModel(
         spec=spec,
         size=identity.size,
         nc=identity.nc,
         names=names,
         preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta) or (spec.evaluation.get("imgsz", 640),) * 2,
+        imgsz=_trained_size(found.meta) or (side, side),
         rows=identity.rows,
         weights=spec.import_weights(found.tensors),
         meta=found.meta,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import lzma
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from anyolo.families.checkpoints import load_model
 from anyolo.nn.fuse import fuse
 from anyolo.structures import HeadOutput
 from tests.parity.formula_weights import pad_targets
-from tests.parity.layouts import LAYOUTS
+from tests.parity.layouts import LAYOUTS, criterion_of
 
 MODELS = {  # golden folder: family, size, loss configurations
     "yolov8/yolov8n": ("yolov8", "n", ("main", "classic_assigner")),
@@ -25,6 +27,8 @@ MODELS = {  # golden folder: family, size, loss configurations
     "v5lite/v5lite-e": ("yolov5lite", "e", ("main",)),
     "v5lite/v5lite-s": ("yolov5lite", "s", ("main",)),
     "fastestv2/yolo-fastestv2": ("fastestv2", "", ("main",)),
+    "yolox/yolox-nano": ("yolox", "nano", ("main", "l1")),
+    "yolox/yolox-tiny": ("yolox", "tiny", ("main", "l1")),
 }
 CASES = [(model, config) for model, (_, _, configs) in MODELS.items() for config in configs]
 TARGETS = ("a", "b_img1_empty", "c_all_empty")
@@ -37,9 +41,15 @@ RELEASED = {
 
 @cache
 def golden_of(folder: Path):
-    file = next(folder.glob("random.pt*"))
+    file = next(folder.glob("random.p*"))
     meta = json.loads((folder / "meta.json").read_text())
-    return load_model(file), dict(np.load(folder / "golden.npz")), meta
+    arrays = dict(np.load(folder / "golden.npz"))
+    if file.suffix != ".xz":
+        return load_model(file), arrays, meta
+    with TemporaryDirectory() as temporary:
+        unpacked = Path(temporary) / file.stem
+        unpacked.write_bytes(lzma.decompress(file.read_bytes()))
+        return load_model(unpacked), arrays, meta
 
 
 @pytest.fixture
@@ -48,8 +58,8 @@ def golden(shared):
     return lambda model: golden_of(shared(f"golden/{model}"))
 
 
-def as_input(pixels):
-    return torch.from_numpy(pixels.astype(np.float32)) / 255
+def as_input(pixels, spec):
+    return spec.preprocess.normalise(torch.from_numpy(pixels.astype(np.float32)))
 
 
 def decoded_of(layout, found):
@@ -70,15 +80,15 @@ def check_inference(checkpoint, images, arrays, raw_atol):
             assert np.abs(raw.numpy() - arrays[name]).max() < raw_atol
     if output.aux:
         auxiliary = decoded_of(layout, checkpoint.model.decode(HeadOutput(output.aux)))
-        check_decoded(auxiliary, arrays["decoded_0"], layout.amplification, raw_atol)
+        check_decoded(auxiliary, arrays["decoded_0"], layout, raw_atol)
     rows = decoded_of(layout, found)
-    check_decoded(rows, arrays["decoded_1" if output.aux else "decoded"], layout.amplification, raw_atol)
+    check_decoded(rows, arrays["decoded_1" if output.aux else "decoded"], layout, raw_atol)
     return rows
 
 
-def check_decoded(rows, expected, amplification, raw_atol):
+def check_decoded(rows, expected, layout, raw_atol):
     expected = expected.transpose(0, 2, 1) if expected.shape[1] < expected.shape[2] else expected
-    assert np.abs(rows[..., :4] - expected[..., :4]).max() < amplification * raw_atol
+    assert np.abs(rows[..., :4] - expected[..., :4]).max() < layout.growth(expected) * raw_atol
     assert np.abs(rows[..., 4:] - expected[..., 4:]).max() < raw_atol
 
 
@@ -86,14 +96,12 @@ def check_decoded(rows, expected, amplification, raw_atol):
 def test_random_weights_inference(golden, model):
     checkpoint, arrays, meta = golden(model)
     assert (checkpoint.spec.name, checkpoint.size, checkpoint.model.nc) == (*MODELS[model][:2], 80)
-    images = as_input(arrays["x_u8"])
+    images = as_input(arrays["x_u8"], checkpoint.spec)
     rows = check_inference(checkpoint, images, arrays, 10 * np.max(meta["fp32_vs_fp64_raw_maxabs"]))
     with torch.no_grad():
         fused = fuse(copy.deepcopy(checkpoint.model)).predict(images)
     layout = LAYOUTS[checkpoint.spec.name]
-    noise = meta.get(
-        "fused_vs_unfused_decoded_maxabs", layout.amplification * meta["fp32_vs_fp64_raw_maxabs"]
-    )
+    noise = meta.get("fused_vs_unfused_decoded_maxabs", layout.growth(rows) * meta["fp32_vs_fp64_raw_maxabs"])
     assert np.abs(decoded_of(layout, fused) - rows).max() < 10 * noise
 
 
@@ -103,8 +111,8 @@ def test_random_weights_training_step(golden, model, config, which):
     checkpoint, arrays, meta = golden(model)
     layout = LAYOUTS[checkpoint.spec.name]
     network = copy.deepcopy(checkpoint.model).train()
-    criterion = checkpoint.spec.criterion(network, layout.loss[config])
-    output = network(as_input(arrays["t_x_u8"]))
+    criterion = criterion_of(checkpoint.spec, network, config)
+    output = network(as_input(arrays["t_x_u8"], checkpoint.spec))
     maps = (*output.aux, *output.levels)
     for level in maps:
         level.retain_grad()
@@ -156,4 +164,5 @@ def test_every_configuration_of_the_golden_files_is_compared(golden):
 def test_released_weights(shared, name):
     file, images = RELEASED[name]
     arrays = dict(np.load(shared(f"golden/real_weights/{name}_raw.npz")))
-    check_inference(load_model(shared(f"weights/{file}")), as_input(arrays[images]), arrays, 5e-4)
+    checkpoint = load_model(shared(f"weights/{file}"))
+    check_inference(checkpoint, as_input(arrays[images], checkpoint.spec), arrays, 5e-4)

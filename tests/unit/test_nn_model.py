@@ -29,6 +29,12 @@ FACTS = {  # parameters, trained, GFLOPs at 640, parameters folded (of the lite 
     "v5lite-c": (4591901, 4591901, 8.8392, 4579293),
     "v5lite-g": (5574845, 5574845, 16.0345, 5390365),
     "yolo-fastestv2": (243095, 243095, 0.70335, 238847),
+    "yolox-nano": (912159, 912159, 2.4736, 904463),
+    "yolox-tiny": (5055855, 5055855, 15.1776, 5047191),
+    "yolox-s": (8968255, 8968255, 26.6855, 8956703),
+    "yolox-m": (25326495, 25326495, 73.5303, 25304847),
+    "yolox-l": (54208895, 54208895, 155.2927, 54174271),
+    "yolox-x": (99071455, 99071455, 281.4098, 99020975),
     "yolov8n": (3157200, 3157184, 8.744, 3151904),
     "yolov8s": (11166560, 11166544, 28.6026, 11156544),
     "yolov8m": (25902640, 25902624, 78.9367, 25886080),
@@ -85,6 +91,7 @@ TOPOLOGY = [
     *(f"v5lite/v5lite-{size}" for size in "escg"),
     "fastestv2/yolo-fastestv2",
     *(f"yolov9/{form}-{size}" for form in ("yolov9", "gelan") for size in "tsmce"),
+    *(f"yolox/yolox-{size}" for size in ("nano", "tiny", "s", "m", "l", "x")),
 ]
 
 
