@@ -17,8 +17,9 @@ class PositivesAndClasses(torch.autograd.Function):
     """``apply(maps_BAC, point_BS, slot_BA, first, last)`` to two float32 tensors.
 
     The first holds the slots' rows, (B, S, C). The second is the sum of softplus over all points and the
-    channels from ``first`` to before ``last``: the part of a cross entropy that needs no target. So box terms cost by the slots,
-    of which there are few. The way back is a gather too, since no two slots hold the same point.
+    channels from ``first`` to before ``last``: the part of a cross entropy that needs no target. So box terms
+    cost by the slots, of which there are few. The way back is a gather too, since no two slots hold the same
+    point.
     """
 
     @staticmethod
