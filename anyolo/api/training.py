@@ -57,6 +57,7 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
         explicit=loaded.explicit | beside.layer.values.keys(),
         make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
         is_random="random" in start.meta,
+        is_folded="folded" in start.meta,
     )
 
 

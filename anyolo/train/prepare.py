@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from anyolo.devices import Device, open_device
 from anyolo.errors import DeviceError, TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector, build
+from anyolo.nn.unfold import measure_norms
 from anyolo.ops.letterbox import input_size
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
@@ -30,6 +33,8 @@ from anyolo.train.schedule import Schedule
 from anyolo.train.state import restore
 from anyolo.train.step import Criterion, StepConfig
 from anyolo.types import SizeHW
+
+UNFOLDING_PICTURES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +136,13 @@ def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:
             last = len(model.model) - 1
             raise TrainingError(f"there is no row {row}, the last is {last}", where="freeze")
         model.model[row].requires_grad_(False)
+
+
+def unfold(job: Job, model: Detector, loader: Loader) -> None:
+    """Measure the batch norms of a model that came without, on the host, from its first training pictures."""
+    batches = itertools.islice(loader.epoch(0), math.ceil(UNFOLDING_PICTURES / job.config.data.batch))
+    measure_norms(model, (job.spec.preprocess.normalise(batch.images) for batch in batches))
+    console.current().line("the weights came without batch norms: measured on the first training pictures")
 
 
 @contextmanager
