@@ -59,7 +59,8 @@ def golden(shared):
 
 
 def as_input(pixels, spec):
-    return spec.preprocess.normalise(torch.from_numpy(pixels.astype(np.float32)))
+    """Divided as upstream does: a product's last bit shows in gradients through batch statistics."""
+    return torch.from_numpy(pixels.astype(np.float32)) / round(1 / spec.preprocess.scale)
 
 
 def decoded_of(layout, found):
