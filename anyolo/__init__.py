@@ -19,17 +19,36 @@ _PUBLIC = {
     "predict": "anyolo.api",
     "export": "anyolo.api",
     "info": "anyolo.api",
+    "profile": "anyolo.api",
+    "logger_info": "anyolo.api",
+    "convert": "anyolo.api",
+    "strip": "anyolo.api",
     "demo": "anyolo.api",
     "audit": "anyolo.audit",
     "AnyoloError": "anyolo.errors",
 }
 
 if TYPE_CHECKING:
-    from anyolo.api import YOLO, demo, export, info, predict, train, val
+    from anyolo.api import YOLO, convert, demo, export, info, logger_info, predict, profile, strip, train, val
     from anyolo.audit import audit
     from anyolo.errors import AnyoloError
 
-__all__ = ["YOLO", "AnyoloError", "__version__", "audit", "demo", "export", "info", "predict", "train", "val"]
+__all__ = [
+    "YOLO",
+    "AnyoloError",
+    "__version__",
+    "audit",
+    "convert",
+    "demo",
+    "export",
+    "info",
+    "logger_info",
+    "predict",
+    "profile",
+    "strip",
+    "train",
+    "val",
+]
 
 
 def _verb(name: str) -> property:

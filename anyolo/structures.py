@@ -105,13 +105,22 @@ class Predictions:
     @staticmethod
     def joined(parts: Sequence[Predictions]) -> Predictions:
         """One batch of several."""
+        return Predictions._cat(parts, 0)
+
+    @staticmethod
+    def merged(parts: Sequence[Predictions]) -> Predictions:
+        """All boxes that several looks at one batch found."""
+        return Predictions._cat(parts, 1)
+
+    @staticmethod
+    def _cat(parts: Sequence[Predictions], side: int) -> Predictions:
         if len(parts) == 1:
             return parts[0]
         objectness = [part.objectness for part in parts if part.objectness is not None]
         return Predictions(
-            torch.cat([part.boxes_xyxy for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat(objectness) if objectness else None,
+            torch.cat([part.boxes_xyxy for part in parts], side),
+            torch.cat([part.scores for part in parts], side),
+            torch.cat(objectness, side) if objectness else None,
         )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from anyolo.api.converting import ConvertResult, run_convert
 from anyolo.api.demonstration import DemoResult, run_demo
+from anyolo.api.profiling import logger_info, profile
 from anyolo.api.training import run_train
 from anyolo.api.using import InfoResult, PredictResult, ValResult, run_export, run_info, run_predict, run_val
 from anyolo.api.yolo import YOLO
@@ -33,6 +35,8 @@ VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
         "predict": "anyolo.api.using:run_predict",
         "export": "anyolo.api.using:run_export",
         "info": "anyolo.api.using:run_info",
+        "profile": "anyolo.api.profiling:run_profile",
+        "convert": "anyolo.api.converting:run_convert",
         "anchors": "anyolo.api.anchors:run_anchors",
         "devices": "anyolo.api.listing:run_devices",
         "audit": "anyolo.api.auditing:run_audit",
@@ -71,9 +75,34 @@ def info(**settings: Any) -> InfoResult:
     return run_info(settings)
 
 
+def convert(**settings: Any) -> ConvertResult:
+    """Write a weights file in another layout; settings as in ``anyolo convert --help``."""
+    return run_convert(settings)
+
+
+def strip(model: Any, **settings: Any) -> ConvertResult:
+    """Take optimizer and training state out of a weights file, in place; ``half=True`` halves it."""
+    return run_convert({"model": str(model), "strip": True, **settings})
+
+
 def demo(**settings: Any) -> DemoResult:
     """The main job from nothing, offline; settings as in ``anyolo demo --help``."""
     return run_demo(settings)
 
 
-__all__ = ["VERBS", "YOLO", "Result", "demo", "export", "info", "predict", "run", "train", "val"]
+__all__ = [
+    "VERBS",
+    "YOLO",
+    "Result",
+    "convert",
+    "demo",
+    "export",
+    "info",
+    "logger_info",
+    "predict",
+    "profile",
+    "run",
+    "strip",
+    "train",
+    "val",
+]

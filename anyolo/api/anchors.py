@@ -105,7 +105,7 @@ def _settle(values: Mapping[str, Any]) -> tuple[Loaded[AnchorsVerb], Checkpoint 
         raise ConfigError(
             "this model has no anchors", where=model.model or model.cfg, hint="Leave model= out to fit some."
         )
-    recipe = Layer(f"recipe of {found.spec.name}", found.spec.recipe, tolerant=True)
+    recipe = Layer(f"recipe of {found.spec.name}", found.spec.recipe_of(found.size), tolerant=True)
     trained = Layer("the weights file", {"imgsz": found.imgsz} if found.imgsz else {})
     return load(AnchorsVerb, values, layers=[recipe, trained, beside.layer]), found
 

@@ -32,7 +32,7 @@ def run_audit(values: Mapping[str, Any]) -> Audit:
     recipe = load(
         TrainVerb,
         {"optimizer": config.optimizer},
-        layers=[(f"recipe of {start.spec.name}", start.spec.recipe)],
+        layers=[(f"recipe of {start.spec.name}", start.spec.recipe_of(start.size))],
     ).config
     work = Work(
         start=start,

@@ -10,13 +10,15 @@ import torch
 
 from anyolo import console
 from anyolo.config.schema import ModelConfig
-from anyolo.errors import CheckpointError, ConfigError
+from anyolo.errors import CheckpointError, ConfigError, UnknownName
+from anyolo.export import is_artifact, read_foreign
 from anyolo.families import build_model, find_model
 from anyolo.families.checkpoints import Checkpoint, load_model
+from anyolo.families.folded import load_folded
 from anyolo.nn.model import Detector, build
 from anyolo.train.prepare import transfer
 
-WEIGHTS = {".pt", ".pth"}
+WEIGHTS = {".pt", ".pth", ".safetensors"}
 ROWS = {".yaml", ".yml"}
 
 
@@ -27,10 +29,21 @@ def open_model(config: ModelConfig, *, spare_anchors: Sequence[float] | None = N
     """
     found = _open(config)
     is_bare = found.meta.get("found_under") == ""
+    if config.preprocess:
+        found = _fed_otherwise(found, config.preprocess)
     anchors = spare_anchors if config.anchors is None and is_bare else config.anchors
     if anchors is not None:
         use_anchors(found.model, anchors)
     return found
+
+
+def _fed_otherwise(found: Checkpoint, variant: str) -> Checkpoint:
+    """With the family's other input contract of that name, which training and export then keep."""
+    variants = found.spec.variants
+    if variant not in variants:
+        raise UnknownName("preprocess", variant, variants, where="preprocess")
+    spec = dataclasses.replace(found.spec, preprocess=variants[variant])
+    return dataclasses.replace(found, spec=spec, preprocess=spec.preprocess)
 
 
 def use_anchors(model: Detector, sides: Sequence[float]) -> None:
@@ -57,7 +70,7 @@ def _open(config: ModelConfig) -> Checkpoint:
         )
     if config.cfg and config.model:
         return _with_weights(_fresh(config.cfg), load_weights(config.model, config.family))
-    if Path(name).suffix.lower() in WEIGHTS:
+    if Path(name).suffix.lower() in WEIGHTS or is_artifact(name):
         found = load_weights(name, config.family)
         return _rebuilt(found) if config.pretrained is False else found
     fresh = _fresh(name)
@@ -67,7 +80,20 @@ def _open(config: ModelConfig) -> Checkpoint:
 
 
 def load_weights(path: str, family: str = "") -> Checkpoint:
-    """Read a weights file; a missing one is never fetched from anywhere."""
+    """Read a weights file, or the weights of another program's exported one; a missing one is never fetched
+    from anywhere.
+    """
+    own = check_weights_file(path)
+    if (foreign := read_foreign(own)) is not None:
+        tensors = [(torch.from_numpy(own.weight), torch.from_numpy(own.bias)) for own in foreign]
+        return load_folded(tensors, where=path, family=family)
+    return load_model(own, family=family)
+
+
+def check_weights_file(path: str) -> Path:
+    """``path``, if it is a file; CheckpointError if not."""
+    if not path:
+        raise ConfigError("no model given", where="model", hint="For example model=path/to/weights.pt.")
     if not Path(path).is_file():
         stem = Path(path).stem
         raise CheckpointError(
@@ -75,7 +101,7 @@ def load_weights(path: str, family: str = "") -> Checkpoint:
             where=path,
             hint=f"anyolo never downloads. Give a file you have, or model={stem} for random weights.",
         )
-    return load_model(path, family=family)
+    return Path(path)
 
 
 def _fresh(name: str) -> Checkpoint:
@@ -105,7 +131,5 @@ def _rebuilt(found: Checkpoint) -> Checkpoint:
 
 
 def _with_weights(fresh: Checkpoint, weights: Checkpoint) -> Checkpoint:
-    missed = transfer(fresh.model, weights.model.state_dict())
-    total = len(fresh.model.state_dict())
-    console.current().line(f"{total - len(missed)} of {total} tensors carried over from the weights file")
+    console.current().line(f"from the weights file: {transfer(fresh.model, weights.model)}")
     return dataclasses.replace(fresh, meta={})

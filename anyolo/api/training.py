@@ -43,7 +43,7 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     data = typed.config.data.data
     beside = read_data_layer(data)
     start = open_model(load(TrainVerb, values, layers=[beside.layer]).config.model)
-    recipe = (f"recipe of {start.spec.name}", start.spec.recipe)
+    recipe = (f"recipe of {start.spec.name}", start.spec.recipe_of(start.size))
     loaded = load(TrainVerb, {**values, "data": _absolute(data)}, layers=[recipe, beside.layer])
     beside.tell(loaded.explicit)
     for notice in loaded.notices:
@@ -57,6 +57,7 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
         explicit=loaded.explicit | beside.layer.values.keys(),
         make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
         is_random="random" in start.meta,
+        is_folded="folded" in start.meta,
     )
 
 

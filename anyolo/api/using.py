@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,27 @@ from torch import Tensor
 from anyolo import console
 from anyolo.api.data_files import read_data_layer
 from anyolo.api.models import open_model
-from anyolo.config.load import load
-from anyolo.config.schema import DeviceConfig, ExportVerb, InfoVerb, ModelConfig, PredictVerb, ValVerb
+from anyolo.config.load import Layer, load
+from anyolo.config.schema import (
+    DeviceConfig,
+    ExportVerb,
+    InfoVerb,
+    LookConfig,
+    ModelConfig,
+    PredictVerb,
+    ValVerb,
+)
 from anyolo.data import DetectionDataset, make_loader, open_data
+from anyolo.deploy.augmented import Augmented
 from anyolo.deploy.predictor import Predictor
 from anyolo.deploy.results import Results
 from anyolo.deploy.saving import Saver
 from anyolo.devices import Device, open_device
 from anyolo.errors import ConfigError, DataError
 from anyolo.evaluate import Evaluation, draw_report, evaluate
-from anyolo.export import ExportResult, export_model, is_artifact, open_artifact
-from anyolo.nn.count import count
+from anyolo.export import ExportResult, export_model, is_artifact, open_artifact, read_foreign
+from anyolo.families import FAMILIES
+from anyolo.nn.count import RowCount, count
 from anyolo.nn.inference import Inference
 from anyolo.ops.letterbox import input_size
 from anyolo.structures import Predictions, Preprocess
@@ -38,12 +48,13 @@ class Opened:
     """A model of any kind, ready to look at pictures.
 
     ``trained_hw`` is the size it was trained at, where known, and ``fixed_hw`` the only one an exported file
-    takes.
+    takes. ``evaluation``: the settings its family is judged with.
     """
 
     predict: Predict
     preprocess: Preprocess
     names: tuple[str, ...]
+    evaluation: Layer
     trained_hw: SizeHW | None = None
     fixed_hw: SizeHW | None = None
     notices: Callable[..., list[str]] = lambda **wishes: []
@@ -67,6 +78,12 @@ class Opened:
             )
         return self.fixed_hw
 
+    def looking(self, config: LookConfig) -> Predict:
+        """``predict``, several times where ``augment=True`` asks for it."""
+        if not config.augment:
+            return self.predict
+        return Augmented(self.predict, self.preprocess, is_fixed=self.fixed_hw is not None)
+
     def warn_of(self, *, conf: float, iou: float, max_det: int, agnostic: bool) -> None:
         """Say what of these wishes an exported file with its boxes inside cannot fulfil."""
         for notice in self.notices(conf=conf, iou=iou, max_det=max_det, agnostic=agnostic):
@@ -77,12 +94,13 @@ def open_for_use(
     model: ModelConfig, device: DeviceConfig, *, spare_anchors: Sequence[float] | None = None
 ) -> Opened:
     """Weights, a model name or an exported file. ``spare_anchors`` as ``open_model`` takes them."""
-    if is_artifact(model.model):
+    if is_artifact(model.model) and read_foreign(model.model) is None:
         artifact = open_artifact(model.model, threads=device.threads)
         return Opened(
             predict=artifact.predict,
             preprocess=artifact.preprocess,
             names=artifact.names,
+            evaluation=_evaluation_of(artifact.manifest.family),
             fixed_hw=artifact.input_hw,
             notices=artifact.notices,
         )
@@ -93,9 +111,16 @@ def open_for_use(
         predict=inference,
         preprocess=found.preprocess,
         names=found.names,
+        evaluation=_evaluation_of(found.spec.name),
         trained_hw=found.imgsz,
         remarks=opened.remarks,
     )
+
+
+def _evaluation_of(family: str) -> Layer:
+    """Beneath what is typed; nothing for a family that this installation does not know."""
+    known = FAMILIES.get(family).evaluation if family in FAMILIES else {}
+    return Layer(f"evaluation of {family}", known)
 
 
 def half_dtype(config: DeviceConfig, device: Device) -> torch.dtype:
@@ -123,14 +148,15 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     """Settings as in ``anyolo val --help``."""
     typed = load(ValVerb, values)
     beside = read_data_layer(typed.config.data.data, only={"imgsz", "anchors"})
-    loaded = load(ValVerb, values, layers=[beside.layer])
+    # anchors of the data file are for weights that have none; the typed ones hold in any case
+    spare_anchors = load(ValVerb, values, layers=[beside.layer]).config.model.anchors
+    opened = open_for_use(typed.config.model, typed.config.device, spare_anchors=spare_anchors)
+    loaded = load(ValVerb, values, layers=[opened.evaluation, beside.layer])
     config = loaded.config
     data, split = config.data, config.evaluation.split
     index = open_data(
         data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=data.fraction
     )
-    # anchors of the data file are for weights that have none; the typed ones hold in any case
-    opened = open_for_use(typed.config.model, config.device, spare_anchors=config.model.anchors)
     if len(opened.names) != len(index.names):
         raise DataError(
             f"the model has {len(opened.names)} classes, the data {len(index.names)}",
@@ -152,7 +178,7 @@ def run_val(values: Mapping[str, Any]) -> ValResult:
     run = config.run
     folder = RunFolder.create(run.project, run.name, "val", exist_ok=run.exist_ok)
     try:
-        evaluation = evaluate(opened.predict, loader, index, config.evaluation)
+        evaluation = evaluate(opened.looking(config.look), loader, index, config.evaluation)
     finally:
         loader.close()
     console.current().table("", evaluation.columns, evaluation.rows())
@@ -211,7 +237,7 @@ class PredictJob:
         opened.warn_of(conf=wishes.conf, iou=wishes.iou, max_det=wishes.max_det, agnostic=wishes.agnostic_nms)
         self.opened, self.source, self.config = opened, source, config
         self.predictor = Predictor(
-            opened.predict, opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
+            opened.looking(config.look), opened.preprocess, opened.names, wishes, input_hw=opened.fixed_hw
         )
         saving, run = config.save, config.run
         writes = saving.save or saving.save_txt or saving.save_crop or saving.save_frames
@@ -264,6 +290,7 @@ class InfoResult:
     gflops: float
     layers: int
     classes: tuple[str, ...] = field(default=())
+    rows: tuple[RowCount, ...] = ()
     ok: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -275,6 +302,7 @@ class InfoResult:
             "gflops": self.gflops,
             "layers": self.layers,
             "classes": list(self.classes),
+            **({"rows": [asdict(row) for row in self.rows]} if self.rows else {}),
         }
 
 
@@ -292,8 +320,18 @@ def run_info(values: Mapping[str, Any]) -> InfoResult:
         gflops=round(totals.gflops, 3),
         layers=totals.layers,
         classes=found.names,
+        rows=totals.rows if config.detailed else (),
     )
-    rows = [(key, value) for key, value in result.to_json().items() if key != "classes"]
+    rows = [(key, value) for key, value in result.to_json().items() if key not in {"classes", "rows"}]
+    if result.rows:
+        console.current().table(
+            "rows",
+            ("row", "reads", "block", "parameters", "GFLOPs", "maps"),
+            [
+                (r.index, ",".join(map(str, r.sources)), r.block, r.parameters, r.gflops, str(r.outputs))
+                for r in result.rows
+            ],
+        )
     console.current().table(
         "", ("", f"{config.model.model} at {size[0]}x{size[1]}"), [*rows, ("classes", len(found.names))]
     )

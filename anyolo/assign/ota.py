@@ -1,4 +1,4 @@
-"""Of the matches by ratio, those that are cheapest for their box: each true box takes as many as overlap it well.
+"""Of the matches by ratio, the cheapest for their box: each true box takes as many as overlap it well.
 
 Source: Ge et al. 2021, arXiv:2103.14259 (OTA) and arXiv:2107.08430, section 2.1 (its top-k form, dynamic k);
 facts of YOLOv7 for the candidates and the cost. Slots stay where they are: no list, no count and no shape
@@ -26,7 +26,7 @@ OVERLAP_WEIGHT, OVERLAP_EPS, REST_EPS = 3.0, 1e-8, 1e-7
 NEVER = 1e9
 """More than any candidate can cost."""
 DIGIT = 128
-"""Base in which candidates and boxes are numbered: its digits are exact in every type a product may run in."""
+"""Base in which candidates and boxes are numbered: its digits are exact in every type of a product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,17 @@ def refine(targets: Targets, levels: Sequence[Candidates]) -> list[Matches]:
         owners.append(owner_BC)
         chosen.append(chosen_BC)
     sizes = [level.match.valid_BNM[0].numel() for level in levels]
-    split = zip(levels, torch.cat(owners).split(sizes, 1), torch.cat(chosen).split(sizes, 1), strict=True)
+    split = zip(
+        levels,
+        torch.split(torch.cat(owners), sizes, 1),
+        torch.split(torch.cat(chosen), sizes, 1),
+        strict=True,
+    )
     return [_matches(labels_BT5, level, owner_BC, chosen_BC) for level, owner_BC, chosen_BC in split]
 
 
 def _fits(labels_BT5: Tensor, own: slice, levels: Sequence[Candidates]) -> tuple[Tensor, Tensor]:
-    """Of some images, overlap and negative cost of every box with every candidate of all levels, (B, T, C)."""
+    """Of some images: overlap and negative cost of every box and candidate of all levels, (B, T, C)."""
     valid = torch.cat([level.match.valid_BNM[own].flatten(1) for level in levels], 1).unsqueeze(1)
     boxes = torch.cat([level.boxes_BNM4[own].flatten(1, 2) for level in levels], 1)
     overlap_BTC = pairwise_iou(labels_BT5[..., 1:], boxes).mul_(valid)
@@ -140,7 +145,8 @@ def _is(index_BS: Tensor, count: int) -> Tensor:
 
 def _matches(labels_BT5: Tensor, level: Candidates, owner_BC: Tensor, chosen_BC: Tensor) -> Matches:
     match = level.match
-    true = labels_BT5.gather(1, owner_BC.unsqueeze(2).expand(-1, -1, 5)).unflatten(1, match.valid_BNM.shape[1:])
+    own_BC5 = labels_BT5.gather(1, owner_BC.unsqueeze(2).expand(-1, -1, 5))
+    true = own_BC5.view(*match.valid_BNM.shape, 5)
     cell_BM = match.cell_BM.float()
     row_BM = ((cell_BM + 0.5) / level.columns).floor()
     corner_BM2 = torch.stack((cell_BM - row_BM * level.columns, row_BM), 2)

@@ -35,12 +35,15 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAligned:
-    """``min_side``: where candidate points are chosen, sides of true boxes are enlarged to so many pixels."""
+    """``min_side``: where candidate points are chosen, sides of true boxes are enlarged to so many pixels.
+    ``everywhere``: a point that several boxes choose may go to one that it does not lie in.
+    """
 
     topk: int = 10
     alpha: float = 0.5
     beta: float = 6.0
     min_side: float = 0.0
+    everywhere: bool = False
 
     @torch.no_grad()
     def __call__(
@@ -68,11 +71,15 @@ class TaskAligned:
             own = slice(start, start + images)
             most = slice(targets.most(own))
             axes = zip(in_rows, in_columns, strict=True)
-            inside = [(y[own, most].unsqueeze(3) * x[own, most].unsqueeze(2)).flatten(2) for y, x in axes]
-            overlap_BTA = clipped_ciou(measured_MBT[:, own, most], measured_MBA[:, own], torch.cat(inside, 2))
+            levels = [(y[own, most].unsqueeze(3) * x[own, most].unsqueeze(2)).flatten(2) for y, x in axes]
+            inside_BTA = torch.cat(levels, 2)
+            met_BTA = (
+                targets.mask[own, most].unsqueeze(2).expand_as(inside_BTA) if self.everywhere else inside_BTA
+            )
+            overlap_BTA = clipped_ciou(measured_MBT[:, own, most], measured_MBA[:, own], met_BTA)
             align_BTA = self._class_scores(logits_BAK[own], targets.labels[own, most, 0].long())
             align_BTA *= overlap_BTA.pow(self.beta / 2).square_()  # pow(6) takes ten times as long as pow(3)
-            parts.append(self._assign(align_BTA, overlap_BTA))
+            parts.append(self._assign(align_BTA, overlap_BTA, inside_BTA))
         return Assignment(torch.cat([p.owner_BA for p in parts]), torch.cat([p.score_BA for p in parts]))
 
     def _inside(
@@ -101,10 +108,11 @@ class TaskAligned:
         rows = (classes_BT + first_B1).flatten()
         return scores_BKA.view(-1, points).index_select(0, rows).view(batch, -1, points)
 
-    def _assign(self, align_BTA: Tensor, overlap_BTA: Tensor) -> Assignment:
-        """From alignment and overlap, both 0 at points that are no candidates; uses up its arguments."""
+    def _assign(self, align_BTA: Tensor, overlap_BTA: Tensor, inside_BTA: Tensor) -> Assignment:
+        """From alignment and overlap, both 0 at points that cannot have the box; uses up its arguments."""
+        candidates_BTA = inside_BTA.mul_(align_BTA) if self.everywhere else align_BTA
         # of a tie at the last place all are chosen
-        chosen_BTA = _reaches(align_BTA, _kth_largest(align_BTA, self.topk).clamp(min=LEAST))
+        chosen_BTA = _reaches(candidates_BTA, _kth_largest(candidates_BTA, self.topk).clamp(min=LEAST))
         # a point chosen by several boxes goes to the one it overlaps most, even if that one had not chosen it
         choosers_B1A = chosen_BTA.sum(1, keepdim=True)
         alone_B1A, contested_B1A = (choosers_B1A <= 1).float(), (choosers_B1A > 1).float()

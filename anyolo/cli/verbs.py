@@ -7,12 +7,14 @@ from typing import Any
 from anyolo.config.schema import (
     AnchorsVerb,
     AuditVerb,
+    ConvertVerb,
     DemoVerb,
     DevicesVerb,
     DoctorVerb,
     ExportVerb,
     InfoVerb,
     PredictVerb,
+    ProfileVerb,
     TrainVerb,
     ValVerb,
 )
@@ -24,6 +26,8 @@ VERBS: dict[str, type[Any]] = {
     "predict": PredictVerb,
     "export": ExportVerb,
     "info": InfoVerb,
+    "profile": ProfileVerb,
+    "convert": ConvertVerb,
     "anchors": AnchorsVerb,
     "devices": DevicesVerb,
     "audit": AuditVerb,

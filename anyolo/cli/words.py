@@ -120,7 +120,7 @@ def _lost(word: str, verb: str) -> ConfigError:
     known = settings_of(VERBS[verb])
     if word in known:
         return ConfigError(f"{word} needs a value", hint=f"It takes {known[word][0].allowed}: {word}=...")
-    if word.endswith((".pt", ".onnx", ".pth")) and "model" in known:
+    if word.endswith((".pt", ".onnx", ".pth", ".safetensors")) and "model" in known:
         guess = "model"
     elif word.endswith((".yaml", ".yml")) and "data" in known:
         guess = "data"

@@ -25,6 +25,7 @@ class ModelConfig:
     model: A[str, "weights file (.pt), model name (yolov8n) or YAML of rows"] = ""
     cfg: A[str, "YAML of rows to build; the weights of model= are then mapped onto it"] = ""
     family: A[str, "family of a weights file that fits several"] = ""
+    preprocess: A[str, "another input contract of the family than its own, by name"] = ""
     pretrained: A[bool | str, "start from the weights of model=, or of the file named here"] = True
     anchors: A[
         tuple[float, ...] | None,
@@ -86,7 +87,7 @@ class OptimConfig:
     warmup_bias_lr: A[float, Ge(0), "learning rate of the biases at the start of the warm-up"] = 0.1
     cos_lr: A[bool, "cosine instead of linear decay"] = False
     steps: A[tuple[int, ...] | None, "no decay, but a tenth of the rate from each of these epochs on"] = None
-    nbs: A[int, Ge(1), "nominal batch: gradients are accumulated up to it"] = 64
+    nbs: A[int, Ge(0), "nominal batch: gradients are accumulated up to it; 0: an update per batch"] = 64
     clip_norm: A[float, Ge(0), "gradient norm limit, 0 for none"] = 10.0
     freeze: A[int | tuple[int, ...] | None, "freeze the first N rows, or the rows listed"] = None
 
@@ -109,6 +110,8 @@ class LossConfig:
     tal_min_side: A[
         float, Ge(0), "boxes below this many pixels are enlarged to it when candidates are chosen"
     ] = 16.0
+    aux: A[float, Ge(0), "weight of the loss of an auxiliary branch, of heads that have one"] = 0.25
+    aux_follows: A[bool, "the auxiliary branch answers for the boxes that the main one answers for"] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,7 @@ class EvalConfig:
     conf: A[float, Share, "lowest score kept"] = 0.001
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
     max_det: A[int, Ge(1), "most boxes per picture"] = 300
+    multi_label: A[bool, "a box may answer for several classes instead of its best one"] = True
     agnostic_nms: A[bool, "boxes of different classes suppress each other"] = False
     save_json: A[bool, "write predictions in COCO format"] = False
 
@@ -158,6 +162,11 @@ class PredictConfig:
     agnostic_nms: A[bool, "boxes of different classes suppress each other"] = False
     classes: A[tuple[int, ...] | None, "keep only these class indices"] = None
     vid_stride: A[int, Ge(1), "use every N-th video frame"] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookConfig:
+    augment: A[bool, "look three times, at scales 1, 0.83 (mirrored) and 0.67, and merge the boxes"] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +229,7 @@ class ValVerb:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -230,6 +240,7 @@ class PredictVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    look: LookConfig = field(default_factory=LookConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -251,6 +262,34 @@ class InfoVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     imgsz: A[int | tuple[int, int], "input size for the GFLOPs"] = 640
+    detailed: A[bool, "also every row: parameters, GFLOPs, shapes of its maps"] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileVerb:
+    """Time a model forward and backward, by row or by operator, on a device; GFLOPs and memory beside it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    by: A[Literal["layers", "operators", "model"], "what the lines of the table are"] = "layers"
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
+    batch: A[int, Ge(1), "pictures per forward"] = 1
+    n: A[int, Ge(1), "times each is run; the table has medians"] = 5
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertVerb:
+    """Write a weights file in another layout, read it again and compare every bit."""
+
+    model: A[str, "weights file (.pt, .pth, .safetensors)"] = ""
+    format: A[
+        Literal["anyolo", "safetensors", "state_dict", "legacy"],
+        "state_dict: upstream's tensor names; legacy: the same for PyTorch 1.3 to 1.6",
+    ] = "anyolo"
+    output: A[str, "where to write; beside the model if not given"] = ""
+    family: A[str, "family of a weights file that fits several"] = ""
+    half: A[bool, "store floats as float16"] = False
+    strip: A[bool, "write the model itself anew, without optimizer and training state"] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,7 @@ def evaluate(
                 iou=config.iou,
                 max_det=config.max_det,
                 agnostic=config.agnostic_nms,
+                multi_label=config.multi_label,
             )
             for record, own in zip(batch.records, kept, strict=True):
                 found[record.index] = to_picture(own, record)

@@ -10,7 +10,7 @@ from anyolo.registry import Registry
 if TYPE_CHECKING:
     from anyolo.export.base import Format
     from anyolo.export.engine import ExportResult, export_model
-    from anyolo.export.opened import OpenedArtifact, is_artifact, open_artifact
+    from anyolo.export.opened import OpenedArtifact, is_artifact, open_artifact, read_foreign
 
 EXPORTERS: Registry[Format] = Registry(
     "export format",
@@ -29,9 +29,18 @@ _PUBLIC = {
     "OpenedArtifact": "anyolo.export.opened",
     "is_artifact": "anyolo.export.opened",
     "open_artifact": "anyolo.export.opened",
+    "read_foreign": "anyolo.export.opened",
 }
 
-__all__ = ["EXPORTERS", "ExportResult", "OpenedArtifact", "export_model", "is_artifact", "open_artifact"]
+__all__ = [
+    "EXPORTERS",
+    "ExportResult",
+    "OpenedArtifact",
+    "export_model",
+    "is_artifact",
+    "open_artifact",
+    "read_foreign",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -118,6 +118,14 @@ class Runner(Protocol):
         """What the same file computes before its suppression; None where its runtime cannot show that."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedConvolution:
+    """``weight`` (O, I, kh, kw) and ``bias`` (O,), 0 where the file has none."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
 class Format(Protocol):
     """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``.
 
@@ -136,6 +144,13 @@ class Format(Protocol):
 
     def open(self, path: Path, *, threads: int = 0) -> Runner:
         """Raises ExportError for a file its runtime cannot read."""
+
+    def convolutions(self, path: Path) -> list[FoldedConvolution] | None:
+        """The weights in another program's file of this format, as the outputs ask for them, in order.
+
+        None for a file that this program wrote, and where the format does not show its weights. Raises
+        ExportError for a file that has no such weights.
+        """
 
     def calling_code(self, file_name: str) -> tuple[str, str]:
         """Python for users: the package, and the expression that maps ``images`` to (B, max_det, 6)."""

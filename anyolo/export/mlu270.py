@@ -76,6 +76,9 @@ class MLU270Format:
         _write_text(path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
         _write_text(path / "README.md", _readme(facts, bool(options.calibration)))
 
+    def convolutions(self, path: Path) -> None:
+        return None
+
     def open(self, path: Path, *, threads: int = 0) -> MLU270Runner:
         if threads:
             torch.set_num_threads(threads)

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 
 from anyolo import console
 from anyolo.errors import ConfigError, ExportError
-from anyolo.export.base import BOXES, DECODED, INPUT, Arrays, Exportable, Images, WriteOptions, quiet
+from anyolo.export.base import (
+    BOXES,
+    DECODED,
+    INPUT,
+    Arrays,
+    Exportable,
+    FoldedConvolution,
+    Images,
+    WriteOptions,
+    quiet,
+)
+from anyolo.export.onnx_weights import read_convolutions
 
 OPSETS = range(13, 21)
 DEFAULT_OPSET = 17
@@ -54,6 +65,9 @@ class OnnxFormat:
         graph.producer_name = "anyolo"
         onnx.checker.check_model(graph, full_check=True)
         path.write_bytes(graph.SerializeToString())
+
+    def convolutions(self, path: Path) -> list[FoldedConvolution] | None:
+        return read_convolutions(path, ours=METADATA_KEY)
 
     def open(self, path: Path, *, threads: int = 0) -> OnnxRunner:
         return OnnxRunner(path, threads)

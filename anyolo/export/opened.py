@@ -10,9 +10,9 @@ from torch import Tensor
 
 from anyolo.errors import ConfigError, ExportError
 from anyolo.export import EXPORTERS
-from anyolo.export.base import Arrays, Format, Images, Runner, require
+from anyolo.export.base import Arrays, FoldedConvolution, Format, Images, Runner, require
 from anyolo.export.compare import to_predictions
-from anyolo.export.manifest import Manifest, read_manifest
+from anyolo.export.manifest import Manifest, manifest_path, read_manifest
 from anyolo.structures import Predictions, Preprocess
 from anyolo.types import PathLike, SizeHW
 
@@ -99,6 +99,21 @@ def format_of(path: PathLike) -> Format | None:
 def is_artifact(path: PathLike) -> bool:
     """Whether the name is one of an exported file or folder."""
     return format_of(path) is not None
+
+
+def read_foreign(path: PathLike) -> list[FoldedConvolution] | None:
+    """The convolutions of an exported file that another program wrote; None for any other path.
+
+    Raises:
+        ExportError: a file of that kind whose weights cannot be read.
+        MissingPackage: its format's packages are not installed.
+    """
+    own = Path(path)
+    format = format_of(own)
+    if format is None or not own.is_file() or manifest_path(own).exists():
+        return None
+    require(format.requires, extra=format.name)
+    return format.convolutions(own)
 
 
 def open_artifact(path: PathLike, *, threads: int = 0) -> OpenedArtifact:

@@ -35,6 +35,9 @@ class TorchScriptFormat:
             torch.jit.save(frozen, buffer, {METADATA_FILE: json.dumps(dict(options.metadata))})
         path.write_bytes(buffer.getvalue())
 
+    def convolutions(self, path: Path) -> None:
+        return None
+
     def open(self, path: Path, *, threads: int = 0) -> TorchScriptRunner:
         if threads:
             torch.set_num_threads(threads)

@@ -13,16 +13,19 @@ from anyolo.errors import ModelError, UnknownName
 from anyolo.families.base import FamilySpec
 from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
+from anyolo.nn.reduce import reduce
 from anyolo.registry import Registry
 
 FAMILIES: Registry[FamilySpec] = Registry(
     "model family",
     {
         "yolov8": "anyolo.families.yolov8:SPEC",
+        "yolov9": "anyolo.families.yolov9:SPEC",
         "yolov5": "anyolo.families.yolov5:SPEC",
         "yolov7": "anyolo.families.yolov7:SPEC",
         "yolov5lite": "anyolo.families.yolov5lite:SPEC",
         "fastestv2": "anyolo.families.fastestv2:SPEC",
+        "yolox": "anyolo.families.yolox:SPEC",
     },
     aliases={"v5lite": "yolov5lite", "yolov5-lite": "yolov5lite", "yolo-fastestv2": "fastestv2"},
     group="anyolo.family",
@@ -65,6 +68,19 @@ def build_model(model: str, *, nc: int | None = None) -> tuple[FamilySpec, Detec
     where = spec.file_of(size)
     mapping = read_rows(spec.rows_text(size), where=where)
     return spec, build(mapping, size=size, nc=nc, batch_norm=spec.batch_norm, where=where)
+
+
+def to_inference_form(spec: FamilySpec, model: Detector) -> Detector:
+    """Without what only training needs (an auxiliary branch): the same boxes from fewer tensors, named as
+    files of that form name them, and ``size`` as that form is called. There is no way back.
+
+    Weights are shared with ``model``, which is the answer itself where there is nothing to leave out.
+    """
+    form = reduce(model)
+    if form is not model:
+        identity = spec.identify(spec.export_weights(form.state_dict()), form.rows)
+        form.size = identity.size if identity else ""
+    return form
 
 
 def family_of(rows: Mapping[str, Any], *, size: str = "", where: str = "model") -> FamilySpec:

@@ -27,13 +27,6 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationDefaults:
-    conf: float = 0.001
-    iou: float = 0.7
-    imgsz: int = 640
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySpec:
     """Everything the shared code needs to know of a family.
 
@@ -43,8 +36,9 @@ class FamilySpec:
     LossReport``. ``loss_reduction`` says how micro-batches add up: "sum" over images, or "mean" over batches.
     ``identify(tensors, yaml)`` looks at state_dict shapes and the stored model yaml and returns an Identity
     or None. ``import_weights`` turns a file's state_dict into the model's own names; ``export_weights`` the
-    way back. ``recipe`` holds the hyper-parameters of the field for this family where they differ from
-    config/schema.
+    way back. ``recipe`` holds the hyper-parameters of the field for this family, ``evaluation`` the settings
+    it is judged with, both where they differ from config/schema; ``other_recipes`` what else differs in some
+    sizes. ``variants`` are other ways to feed the same tensors, by the name that users type.
     """
 
     name: str
@@ -56,8 +50,10 @@ class FamilySpec:
     preprocess: Preprocess = field(default_factory=Preprocess)
     loss_reduction: Literal["sum", "mean"] = "sum"
     batch_norm: tuple[float, float] = (1e-3, 0.03)
+    variants: Mapping[str, Preprocess] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    evaluation: EvaluationDefaults = field(default_factory=EvaluationDefaults)
+    other_recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     import_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     export_weights: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     source: str = ""
@@ -69,6 +65,14 @@ class FamilySpec:
     def file_of(self, size: str = "") -> str:
         """The name of the YAML that holds the rows of a size."""
         return self.other_rows.get(size, self.rows_file)
+
+    def recipe_of(self, size: str) -> dict[str, Any]:
+        """How a size is trained, and judged while it is."""
+        return {**self.evaluation, **self.recipe, **self.other_recipes.get(size, {})}
+
+    def side_of(self, size: str) -> int:
+        """The input side in pixels that the published weights of a size are made for."""
+        return int(self.recipe_of(size).get("imgsz", 640))
 
     def rows_text(self, size: str = "") -> str:
         """The family's own YAML of rows."""

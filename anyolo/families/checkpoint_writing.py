@@ -6,10 +6,12 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from anyolo.errors import CheckpointError
 from anyolo.types import PathLike
@@ -45,6 +47,15 @@ def save_atomic(obj: Any, path: PathLike) -> None:
     Raises:
         CheckpointError: the file could not be written (full disk, no permission). The old file is untouched.
     """
+    write_atomic(path, lambda file: torch.save(obj, file))
+
+
+def write_atomic(
+    path: PathLike, write: Callable[[IO[bytes]], object], *, check: Callable[[Path], object] | None = None
+) -> None:
+    """As ``save_atomic``, with any writer. ``check`` looks at the new file before it takes the old one's
+    place; what it raises leaves the old one.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     needed_bytes = 0
@@ -53,12 +64,14 @@ def save_atomic(obj: Any, path: PathLike) -> None:
         _remove_stale(target)
         with open(temporary, "wb") as file:
             sink = _Sink(file)
-            torch.save(obj, sink)  # type: ignore[arg-type]
+            write(sink)  # type: ignore[arg-type]
             needed_bytes = sink.size_bytes
             if sink.error:
                 raise sink.error
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -66,6 +79,15 @@ def save_atomic(obj: Any, path: PathLike) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def storable(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """On the CPU, floats in ``dtype`` (None: as they are), owning just the memory it shows: torch saves all
+    that a view sees.
+    """
+    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    stored = tensor.detach().to("cpu", kind).contiguous()
+    return stored if stored.untyped_storage().nbytes() == stored.nbytes else stored.clone()
 
 
 def _not_written(target: Path, error: OSError, needed_bytes: int) -> CheckpointError:

@@ -7,8 +7,9 @@ values, so that ``torch.load(path, weights_only=True)`` opens it with nothing bu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,9 +27,10 @@ from anyolo.families.checkpoint_contents import (
     plain,
     unwrap,
 )
-from anyolo.families.checkpoint_writing import save_atomic
+from anyolo.families.checkpoint_writing import save_atomic, storable
 from anyolo.families.safe_reader import DAMAGE, read_object
 from anyolo.families.safe_values import Stub, shown
+from anyolo.families.safetensors_files import is_safetensors, read_safetensors
 from anyolo.families.shapes import skeleton
 from anyolo.nn.model import Detector, build
 from anyolo.structures import Preprocess
@@ -36,10 +38,12 @@ from anyolo.types import PathLike
 
 __all__ = [
     "Checkpoint",
+    "StoredModel",
     "WeightsFile",
     "load_model",
     "model_record",
     "read_file",
+    "read_model",
     "read_record",
     "save_atomic",
 ]
@@ -81,6 +85,25 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model as its file holds it: ``weights`` under our own names, in the file's number types."""
+
+    spec: FamilySpec
+    size: str
+    nc: int
+    names: tuple[str, ...]
+    preprocess: Preprocess
+    imgsz: tuple[int, int] | None
+    rows: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    meta: dict[str, Any]
+
+    def build(self, where: str) -> Detector:
+        """The network with these weights, in float32; CheckpointError where they do not fit it."""
+        return _filled(self.rows, self.size, self.nc, self.spec, self.weights, where)
+
+
 def read_file(path: PathLike) -> WeightsFile:
     """Tensors and settings of any YOLO weights file: whole module, training state or bare state_dict.
 
@@ -88,7 +111,7 @@ def read_file(path: PathLike) -> WeightsFile:
         UntrustedFile: it asks for code to be run. Nothing was.
         CheckpointError: unreadable, damaged, or without a model.
     """
-    return _weights_file(read_object(path), str(path))
+    return _weights_file(_content(path), str(path))
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
@@ -97,7 +120,16 @@ def read_record(path: PathLike) -> dict[str, Any]:
     Raises:
         CheckpointError: unreadable, or not written by anyolo, or by a newer one.
     """
-    return _own_record(read_object(path), str(path))
+    return _own_record(_content(path), str(path))
+
+
+def read_model(path: PathLike, *, family: str = "") -> StoredModel:
+    """What a weights file says of its model, and its tensors as they are; errors as ``load_model``."""
+    content = _content(path)
+    with _blamed(str(path)):
+        if _is_own(content):
+            return _own_model(_own_record(content, str(path)), str(path), family)
+        return _foreign_model(_weights_file(content, str(path)), str(path), family)
 
 
 def load_model(path: PathLike, *, family: str = "") -> Checkpoint:
@@ -107,12 +139,29 @@ def load_model(path: PathLike, *, family: str = "") -> Checkpoint:
         UntrustedFile: it asks for code to be run. Nothing was.
         CheckpointError: unreadable, of no known family, ambiguous, or its tensors do not fit its model.
     """
-    where = str(path)
-    content = read_object(path)
+    stored = read_model(path, family=family)
+    with _blamed(str(path)):
+        model = stored.build(str(path))
+    return Checkpoint(
+        model=model,
+        spec=stored.spec,
+        size=stored.size,
+        names=stored.names,
+        preprocess=stored.preprocess,
+        imgsz=stored.imgsz,
+        meta=stored.meta,
+    )
+
+
+def _content(path: PathLike) -> Any:
+    return read_safetensors(path) if is_safetensors(path) else read_object(path)
+
+
+@contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """Errors name the file, whatever damage led to them."""
     try:
-        if _is_own(content):
-            return _load_own(_own_record(content, where), where, family)
-        return _load_foreign(_weights_file(content, where), where, family)
+        yield
     except CheckpointError as error:
         error.where = error.where or where
         raise
@@ -144,16 +193,9 @@ def model_record(
         "preprocess": spec.preprocess.to_json(),
         "imgsz": list(imgsz) if imgsz else None,
         "metrics": {name: float(value) for name, value in metrics.items()},
-        "weights": {name: _storable(tensor, dtype) for name, tensor in model.state_dict().items()},
+        "weights": {name: storable(tensor, dtype) for name, tensor in model.state_dict().items()},
         "license_note": license_note,
     }
-
-
-def _storable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """On the CPU, floats in ``dtype``, owning just the memory it shows: torch saves all that a view sees."""
-    kind = dtype if tensor.is_floating_point() else tensor.dtype
-    stored = tensor.detach().to("cpu", kind).contiguous()
-    return stored if stored.untyped_storage().nbytes() == stored.nbytes else stored.clone()
 
 
 def _is_own(content: Any) -> bool:
@@ -174,7 +216,7 @@ def _own_record(content: Any, where: str) -> dict[str, Any]:
     return record
 
 
-def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
+def _own_model(record: dict[str, Any], where: str, family: str) -> StoredModel:
     own: Any = plain({key: value for key, value in record.items() if key not in _BULKY})
     if not isinstance(own["family"], str) or own["family"] not in FAMILIES:
         raise CheckpointError(f"a model of the unknown family {shown(own['family'])}", where=where)
@@ -184,29 +226,36 @@ def _load_own(record: dict[str, Any], where: str, family: str) -> Checkpoint:
     names = tuple(map(str, own["names"]))
     _check_names(names, own["nc"], where)
     size_hw = own["imgsz"]
-    return Checkpoint(
-        model=_filled(own["rows"], own["size"], own["nc"], spec, record["weights"], where),
+    preprocess = Preprocess.from_json(own["preprocess"])
+    if preprocess != spec.preprocess:  # one of the family's variants: training and export go on with it
+        spec = replace(spec, preprocess=preprocess)
+    return StoredModel(
         spec=spec,
         size=own["size"],
+        nc=own["nc"],
         names=names,
-        preprocess=Preprocess.from_json(own["preprocess"]),
+        preprocess=preprocess,
         imgsz=(int(size_hw[0]), int(size_hw[1])) if size_hw else None,
+        rows=own["rows"],
+        weights=record["weights"],
         meta=own,
     )
 
 
-def _load_foreign(found: WeightsFile, where: str, family: str) -> Checkpoint:
+def _foreign_model(found: WeightsFile, where: str, family: str) -> StoredModel:
     spec, identity = _identify(found, where, family)
     names = found.names or tuple(f"class{number}" for number in range(identity.nc))
     _check_names(names, identity.nc, where)
-    weights = spec.import_weights(found.tensors)
-    return Checkpoint(
-        model=_filled(identity.rows, identity.size, identity.nc, spec, weights, where),
+    side = spec.side_of(identity.size)
+    return StoredModel(
         spec=spec,
         size=identity.size,
+        nc=identity.nc,
         names=names,
         preprocess=spec.preprocess,
-        imgsz=_trained_size(found.meta) or (spec.evaluation.imgsz, spec.evaluation.imgsz),
+        imgsz=_trained_size(found.meta) or (side, side),
+        rows=identity.rows,
+        weights=spec.import_weights(found.tensors),
         meta=found.meta,
     )
 

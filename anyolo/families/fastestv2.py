@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyolo.families.base import EvaluationDefaults, FamilySpec, Identity
+from anyolo.families.base import FamilySpec, Identity
 from anyolo.families.shapes import blocks_of, head_row, own_rows, recognise
 from anyolo.loss.anchor import AnchorCriterion, AnchorRules
 from anyolo.structures import Preprocess
@@ -21,13 +21,15 @@ UNITS = {2: 4, 3: 8, 4: 4}
 """Shuffle units of each stage; the first has a row of its own, the others share the next."""
 
 RECIPE = {
-    "imgsz": 352, "optimizer": "SGD", "lr0": 0.001, "momentum": 0.949, "clip_norm": 0.0,
+    "lr0": 0.001, "momentum": 0.949, "clip_norm": 0.0, "nbs": 0,
     "warmup_epochs": 5.0, "warmup_momentum": 0.949, "warmup_bias_lr": 0.0,
-    "box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0, "close_mosaic": 0,
+    "box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0,
 }  # fmt: skip
 """Upstream's training program and its coco.data (there: a tenth of the rate from epoch 150 and 250 of 300 on,
 which its ``.data`` files say with ``steps``).
 """
+EVALUATION = {"imgsz": 352, "iou": 0.6, "multi_label": False}
+"""Upstream's, but for its own two thresholds (0.01 and 0.4): a box has the best of its exclusive classes."""
 
 
 def _names() -> Iterator[tuple[str, str]]:
@@ -98,7 +100,7 @@ SPEC = FamilySpec(
     preprocess=Preprocess(channels="bgr", fit="stretch"),
     loss_reduction="mean",
     batch_norm=(1e-5, 0.1),
-    evaluation=EvaluationDefaults(imgsz=352),
+    evaluation=EVALUATION,
     import_weights=import_weights,
     export_weights=export_weights,
     source="dog-qiuqiu 2021, Yolo-FastestV2 (no paper); facts of commit ac2a5e3060bf",

@@ -16,7 +16,7 @@ BLOCKS = {"Conv", "DWConv", "C3", "SPP", "SPPF", "Focus", "Concat", "Upsample", 
 SIZES = "nsmlx"
 FOCUS_SIZES = "smlx"
 
-RECIPE = {"optimizer": "SGD", "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0, "close_mosaic": 0}
+RECIPE = {"box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0}
 """Upstream's hyp.scratch-low; its other settings are the defaults here. The gains are those of 640 px, 80
 classes and 3 levels, which the loss scales.
 """
@@ -38,6 +38,7 @@ SPEC = FamilySpec(
     other_rows={f"focus-{size}": "yolov5-focus.yaml" for size in FOCUS_SIZES},
     criterion=AnchorCriterion,
     recipe=RECIPE,
+    evaluation={"iou": 0.6},
     identify=identify,
     import_weights=drop_grids,
     source="Jocher et al. 2020, YOLOv5 (no paper); facts of releases 4.0, 5.0 and of commit 5081342f04fb",

@@ -18,8 +18,8 @@ BLOCKS = {
 SIZES = ("e", "s", "c", "g")
 
 RECIPE = {
-    "optimizer": "SGD", "lr0": 0.001, "lrf": 0.2, "cos_lr": True, "clip_norm": 0.0,
-    "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0, "close_mosaic": 0,
+    "lr0": 0.001, "lrf": 0.2, "cos_lr": True, "clip_norm": 0.0,
+    "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0,
 }  # fmt: skip
 """Upstream's hyp.scratch and the fixed parts of its training program."""
 
@@ -42,6 +42,7 @@ SPEC = FamilySpec(
     other_rows={size: f"yolov5lite-{size}.yaml" for size in (*SIZES, "2021")},
     criterion=AnchorCriterion,
     recipe=RECIPE,
+    evaluation={"iou": 0.6},
     identify=identify,
     import_weights=drop_grids,
     export_weights=add_grids,

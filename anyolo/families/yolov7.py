@@ -18,15 +18,15 @@ from anyolo.loss.anchor import AnchorCriterion
 BLOCKS = {"MP", "SP", "SPPCSPC", "RepConv", "IDetect"}
 
 RECIPE = {
-    "optimizer": "SGD", "lr0": 0.01, "lrf": 0.01, "cos_lr": True, "clip_norm": 0.0,
+    "lr0": 0.01, "lrf": 0.01, "cos_lr": True, "clip_norm": 0.0,
     "box": 0.05, "cls": 0.5, "obj": 1.0, "anchor_t": 4.0, "loss_ota": True,
-    "mixup": 0.05, "close_mosaic": 0,
+    "mixup": 0.05,
 }  # fmt: skip
 """Upstream's hyp.scratch.tiny and the fixed parts of its training program; its ``paste_in`` is not here."""
 
 
 def identify(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Identity | None:
-    """A head with anchors, in either form, on rows of the family, its own or others with one of its blocks."""
+    """A head with anchors, in either form, on the family's rows or others with one of its blocks."""
     tensors = drop_grids(tensors)
     head = find_anchors(tensors)
     if head is None:

@@ -8,63 +8,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anyolo.assign.slots import slots as slots
+from anyolo.assign.slots import take as take
 from anyolo.ops.tiles import images_at_once
 
 
-def slots(score_BA: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Give every positive point one of ``most`` slots of its image, in the order of the points.
-
-    Args:
-        score_BA: above 0 at the positive points.
-        most: number of slots S; positives beyond it get none.
-
-    Returns:
-        (B, S) int64, the point of each slot (any other point where a slot stays empty), and (B, A) int64, the
-        slot of each point, S for none.
-    """
-    positive = (score_BA > 0).float()
-    # falling numbers, so that the first positive point comes out on top
-    order = torch.arange(positive.shape[1], 0, -1, device=positive.device, dtype=torch.float32)
-    point_BS = (positive * order).topk(most, dim=1).indices
-    rank = positive.cumsum(1).clamp(max=most + 1)
-    slot_BA = ((rank - (most + 1)) * positive + most).long()
-    return point_BS, slot_BA
-
-
-def take(values_BNC: Tensor, index_BM: Tensor) -> Tensor:
-    """Rows of each image: (B, N, C) at (B, M) to (B, M, C)."""
-    batch, rows, channels = values_BNC.shape
-    first = torch.arange(0, batch * rows, rows, device=index_BM.device).unsqueeze(1)
-    found = values_BNC.reshape(-1, channels).index_select(0, (index_BM + first).flatten())
-    return found.view(batch, -1, channels)
-
-
 class PositivesAndClasses(torch.autograd.Function):
-    """``apply(maps_BAC, point_BS, slot_BA, first)`` to two float32 tensors.
+    """``apply(maps_BAC, point_BS, slot_BA, first, last)`` to two float32 tensors.
 
     The first holds the slots' rows, (B, S, C). The second is the sum of softplus over all points and the
-    channels from ``first``: the part of the class loss that needs no target. So box terms cost by the slots,
-    of which there are few. The way back is a gather too, since no two slots hold the same point.
+    channels from ``first`` to before ``last``: the part of a cross entropy that needs no target. So box terms
+    cost by the slots, of which there are few. The way back is a gather too, since no two slots hold the same
+    point.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, maps_BAC: Tensor, point_BS: Tensor, slot_BA: Tensor, first: int
+        ctx: Any, maps_BAC: Tensor, point_BS: Tensor, slot_BA: Tensor, first: int, last: int
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(maps_BAC, slot_BA)
-        ctx.first = first
-        dense = [F.softplus(logits.float()).sum() for logits in _tiles(maps_BAC[..., first:])]
+        ctx.dense = slice(first, last)
+        dense = [F.softplus(logits.float()).sum() for logits in _tiles(maps_BAC[..., first:last])]
         return take(maps_BAC, point_BS).float(), torch.stack(dense).sum()
 
     @staticmethod
-    def backward(ctx: Any, rows_BSC: Tensor, dense: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, rows_BSC: Tensor, dense: Tensor) -> tuple[Tensor, None, None, None, None]:
         maps_BAC, slot_BA = ctx.saved_tensors
         padded = F.pad(rows_BSC, (0, 0, 0, 1))  # the last slot, for all points that have none, is 0
         grad_BAC = take(padded.to(maps_BAC.dtype), slot_BA)
-        tiles = zip(_tiles(grad_BAC[..., ctx.first :]), _tiles(maps_BAC[..., ctx.first :]), strict=True)
+        tiles = zip(_tiles(grad_BAC[..., ctx.dense]), _tiles(maps_BAC[..., ctx.dense]), strict=True)
         for grad, logits in tiles:
             grad += logits.float().sigmoid().mul_(dense).to(grad.dtype)
-        return grad_BAC, None, None, None
+        return grad_BAC, None, None, None, None
 
 
 def _tiles(values_BAC: Tensor) -> tuple[Tensor, ...]:
@@ -72,8 +47,10 @@ def _tiles(values_BAC: Tensor) -> tuple[Tensor, ...]:
 
 
 def positives_and_classes(
-    maps_BAC: Tensor, point_BS: Tensor, slot_BA: Tensor, first: int
+    maps_BAC: Tensor, point_BS: Tensor, slot_BA: Tensor, first: int, last: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``PositivesAndClasses.apply``, typed."""
-    rows, classes = PositivesAndClasses.apply(maps_BAC, point_BS, slot_BA, first)  # type: ignore[no-untyped-call]
-    return rows, classes
+    """``PositivesAndClasses.apply``, typed; to the last channel where ``last`` is not given."""
+    last = maps_BAC.shape[2] if last is None else last
+    slots_and_range = (point_BS, slot_BA, first, last)
+    rows, dense = PositivesAndClasses.apply(maps_BAC, *slots_and_range)  # type: ignore[no-untyped-call]
+    return rows, dense

@@ -1,16 +1,30 @@
-"""How large a model is."""
+"""How large a model is, and each of its rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from anyolo.nn.measure import PROBE
 from anyolo.nn.model import Detector
 from anyolo.types import SizeHW
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount:
+    """One row: ``sources`` are the rows it reads (-1 the picture), ``outputs`` the shapes of its maps."""
+
+    index: int
+    block: str
+    sources: tuple[int, ...]
+    parameters: int
+    gflops: float
+    outputs: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +32,7 @@ class ModelCount:
     """``parameters`` includes frozen ones (such as the 16 bins of a distribution head), ``gradients`` does
     not.
 
-    ``gflops`` counts a multiply and an add as two, of convolutions and linear layers, for one picture;
+    ``gflops`` counts a multiply and an add as two, of convolutions and matrix products, for one picture;
     ``layers`` are the modules without children.
     """
 
@@ -26,39 +40,63 @@ class ModelCount:
     gradients: int
     gflops: float
     layers: int
+    rows: tuple[RowCount, ...] = ()
 
 
 def count(model: Detector, size_hw: SizeHW) -> ModelCount:
-    """Count at an input size, from one pass over a small blank picture: convolutions grow with the area."""
-    parameters = list(model.parameters())
-    flops = _flops(model) * (size_hw[0] * size_hw[1]) / PROBE**2
+    """Count at an input size, by torch's own counter, on shapes alone: no time, no memory, no device."""
+    shapes = copy.deepcopy(model).to("meta").eval()
+    outputs: list[tuple[tuple[int, ...], ...]] = []
+    for block in shapes.model:
+        block.register_forward_hook(lambda _, __, given: outputs.append(shapes_of(given)))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        shapes(torch.zeros(1, model.channels, *size_hw, device="meta"))
+    found = counter.get_flop_counts()
+    prefix = type(shapes).__name__
+    rows = tuple(
+        RowCount(
+            index=index,
+            block=type(block).__name__,
+            sources=model.sources(index),
+            parameters=count_parameters(block),
+            gflops=sum(found.get(f"{prefix}.model.{index}", {}).values()) / 1e9,
+            outputs=outputs[index],
+        )
+        for index, block in enumerate(model.model)
+    )
     return ModelCount(
-        parameters=sum(p.numel() for p in parameters),
-        gradients=sum(p.numel() for p in parameters if p.requires_grad),
-        gflops=flops / 1e9,
+        parameters=count_parameters(model),
+        gradients=count_gradients(model),
+        gflops=counter.get_total_flops() / 1e9,
         layers=sum(1 for m in model.modules() if not any(True for _ in m.children())),
+        rows=rows,
     )
 
 
-def _flops(model: Detector) -> int:
-    """For a picture of PROBE by PROBE."""
-    found = 0
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in all parameters."""
+    return sum(p.numel() for p in model.parameters())
 
-    def add(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal found
-        weight = module.get_parameter("weight")
-        found += 2 * output.numel() * weight[0].numel()
 
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    was_training = model.training
-    sample = next(model.parameters())
-    try:
-        with torch.no_grad():
-            model.eval()(
-                torch.zeros(1, model.channels, PROBE, PROBE, device=sample.device, dtype=sample.dtype)
-            )
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return found
+def count_gradients(model: nn.Module) -> int:
+    """Numbers in the parameters that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor of what a module gave: tensors, lists, mappings and dataclasses of them."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for own in value:
+            yield from tensors_in(own)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+    elif is_dataclass(value):
+        yield from tensors_in([getattr(value, field.name) for field in fields(value)])
+
+
+def shapes_of(value: Any) -> tuple[tuple[int, ...], ...]:
+    """The shape of every tensor in ``value``."""
+    return tuple(tuple(tensor.shape) for tensor in tensors_in(value))

@@ -15,6 +15,9 @@ from anyolo.nn.measure import measure_strides
 from anyolo.nn.rows import IMAGE, Channels, Plan, Row, parse
 from anyolo.structures import HeadOutput, Predictions
 
+MOST_MODULES = 20_000
+"""Of a network, parts of parts included; YOLOv9 e has 1,763. A row can ask for many."""
+
 
 class Detector(nn.Module):
     """Rows in sequence, the last one a head. Tensor names are ``model.<row>.<...>``, as upstream's.
@@ -55,6 +58,10 @@ class Detector(nn.Module):
 
     def predict(self, images: Tensor) -> Predictions:
         return self.decode(self(images))
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        """The rows that a row reads, -1 for the picture."""
+        return self._reads[index][0]
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         """Decode inputs of this size only, so that a traced graph holds its grid as constants; None undoes
@@ -115,8 +122,12 @@ def assemble(plan: Plan) -> Detector:
     """The modules of a plan, with all their tensors but nothing measured yet."""
     channels: list[Channels] = []
     blocks: list[nn.Module] = []
+    modules = 0
     for row in plan.rows:
         block, out = _block(plan, row, channels)
+        modules += sum(1 for _ in block.modules())
+        if modules > MOST_MODULES:
+            raise plan.error(row, f"more than {MOST_MODULES} layers up to here")
         blocks.append(block)
         channels.append(out)
     if not isinstance(blocks[-1], Head):

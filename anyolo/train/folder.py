@@ -61,11 +61,15 @@ class RunFolder:
         write_text(self.root / "args.yaml", yaml.safe_dump(dict(args), sort_keys=False, allow_unicode=True))
 
     def write_results(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """All epochs so far; rewritten whole, so that a resumed run never leaves rows of a lost epoch."""
+        """All epochs so far; rewritten whole, so that a resumed run never leaves rows of a lost epoch.
+
+        With ``val=False`` only the last epoch has figures of the validation pictures; the others stay empty.
+        """
         if not rows:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        columns = max(rows, key=len)
+        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
         write_text(self.results, text.getvalue())

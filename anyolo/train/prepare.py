@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from anyolo import console
 from anyolo.config.schema import TrainVerb
@@ -19,6 +21,7 @@ from anyolo.devices import Device, open_device
 from anyolo.errors import DeviceError, TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector, build
+from anyolo.nn.unfold import measure_norms
 from anyolo.ops.letterbox import input_size
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
@@ -30,6 +33,8 @@ from anyolo.train.schedule import Schedule
 from anyolo.train.state import restore
 from anyolo.train.step import Criterion, StepConfig
 from anyolo.types import SizeHW
+
+UNFOLDING_PICTURES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,24 +104,29 @@ def fit_classes(model: Detector, spec: FamilySpec, nc: int, *, is_random: bool =
         if own is not None:  # they may be others than those of the rows
             fresh.head.write_anchors(own)
         return fresh
-    missed = transfer(fresh, model.state_dict())
-    shown = ", ".join(missed[:3]) + (" ..." if len(missed) > 3 else "")
-    total = len(fresh.state_dict())
-    console.current().line(
-        f"{model.nc} classes in the weights, {nc} in the data: {total - len(missed)} of {total} tensors "
-        f"carried over, {len(missed)} start anew ({shown})"
-    )
+    said = transfer(fresh, model)
+    console.current().line(f"{model.nc} classes in the weights, {nc} in the data: {said}")
     return fresh
 
 
-def transfer(model: Detector, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy what has the same name and shape; the names of what did not fit."""
-    own = model.state_dict()
+def transfer(model: Detector, other: Detector) -> str:
+    """Copy what has the same name and shape, and of the head what other classes leave as it is.
+
+    Returns what was and what was not, in words.
+    """
+    own, weights = model.state_dict(), other.state_dict()
     fitting = {
         name: value for name, value in weights.items() if name in own and own[name].shape == value.shape
     }
     model.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    partly = {f"model.{len(model.model) - 1}.{name}" for name in model.head.adopt(other.head)}
+    anew = [name for name in own if name not in fitting and name not in partly]
+    said = f"{len(fitting)} of {len(own)} tensors carried over"
+    if partly:
+        said += f", {len(partly)} in part (boxes and objectness)"
+    if anew:
+        said += f", {len(anew)} start anew ({', '.join(anew[:3])}{' ...' if len(anew) > 3 else ''})"
+    return said
 
 
 def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:
@@ -126,6 +136,13 @@ def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:
             last = len(model.model) - 1
             raise TrainingError(f"there is no row {row}, the last is {last}", where="freeze")
         model.model[row].requires_grad_(False)
+
+
+def unfold(job: Job, model: Detector, loader: Loader) -> None:
+    """Measure the batch norms of a model that came without, on the host, from its first training pictures."""
+    batches = itertools.islice(loader.epoch(0), math.ceil(UNFOLDING_PICTURES / job.config.data.batch))
+    measure_norms(model, (job.spec.preprocess.normalise(batch.images) for batch in batches))
+    console.current().line("the weights came without batch norms: measured on the first training pictures")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from anyolo.data.loader import Loader
 from anyolo.devices import Device, Scaler
 from anyolo.errors import TrainingError
 from anyolo.families.base import FamilySpec
+from anyolo.loss.phase import set_phase
 from anyolo.nn.model import Detector
 from anyolo.structures import Batch
 from anyolo.train.ema import WeightAverage
@@ -128,6 +129,7 @@ def fit(run: Run, hooks: Sequence[Hook]) -> None:
 def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
     """The rest of the epoch, from ``run.index`` on, under one progress bar; whether it was finished."""
     _set_training(run)
+    set_phase(run.criterion, is_last=run.epoch >= run.epochs - run.config.augment.close_mosaic)
     batch = run.config.data.batch
     with console.current().progress(
         f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img"

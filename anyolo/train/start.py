@@ -19,7 +19,7 @@ from anyolo.nn.model import Detector
 from anyolo.train.anchors import check_anchors
 from anyolo.train.folder import RunFolder
 from anyolo.train.hooks import StopHook, default_hooks, judge
-from anyolo.train.prepare import assemble, fit_classes, freeze_rows, open_loaders, settle
+from anyolo.train.prepare import assemble, fit_classes, freeze_rows, open_loaders, settle, unfold
 from anyolo.train.run import Run, fit
 
 
@@ -52,9 +52,11 @@ def train(
     explicit: Iterable[str] = (),
     make_folder: Callable[[], RunFolder],
     is_random: bool = False,
+    is_folded: bool = False,
     resume: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Train ``model`` as ``config`` says. Its weights are the start; ``is_random``: they mean nothing.
+    """Train ``model`` as ``config`` says. Its weights are the start; ``is_random``: they mean nothing,
+    ``is_folded``: its batch norms are in its convolutions.
 
     ``args`` is the flat form of ``config``, stored for a resume, and ``explicit`` what of it the user typed.
     ``resume`` is the ``training`` part of a last.pt, whose averaged weights ``model`` then holds. Raises
@@ -67,6 +69,8 @@ def train(
     freeze_rows(model, config.optim.freeze)
     stop = StopHook()
     with open_loaders(job) as (loader, val_loader):
+        if is_folded and resume is None:
+            unfold(job, model, loader)
         run = assemble(job, model, loader, val_loader, resume)
         with stop.signals():
             fit(run, default_hooks(job.train_index, stop, plots=config.run.plots))

@@ -12,7 +12,7 @@ from tests.architecture.source import Module, by_name, imported_module, modules,
 DOORS = {
     "anyolo.devices": {"base", "emulation", "scaling"},
     "anyolo.data.formats": {"base"},
-    "anyolo.families": {"base", "checkpoints"},
+    "anyolo.families": {"base", "checkpoints", "conversion", "folded"},
     "anyolo.export": {"base", "engine", "manifest"},
 }
 

@@ -45,6 +45,7 @@ ROOMS = {
     "annotated_types": ("config",),
     "numba": ("ops.nms",),
     "pandas": ("deploy.results",),  # Results.to_df, absent unless the user has it
+    "safetensors": ("families",),
     "onnx": ("export",),
     "onnxruntime": ("export",),
     "onnxslim": ("export",),

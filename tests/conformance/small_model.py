@@ -11,8 +11,9 @@ import yaml
 from torch import nn
 
 from anyolo.families import FAMILIES
+from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import Checkpoint
-from anyolo.nn.model import build
+from anyolo.nn.model import Detector, build
 from anyolo.ops.image import fit_image, to_network
 from anyolo.ops.letterbox import place
 
@@ -53,6 +54,29 @@ def small_checkpoint() -> Checkpoint:
         model=model.eval(),
         spec=spec,
         size="t",
+        names=NAMES,
+        preprocess=spec.preprocess,
+        imgsz=None,
+        meta={},
+    )
+
+
+def lively(spec: FamilySpec, model: Detector) -> Checkpoint:
+    """Batch norms fitted to the pictures, class scores of a distribution head spread over 0..1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over what it sees
+    seen = np.stack([network_input(pixels, SIDE) for pixels in pictures(8)])
+    with torch.no_grad():
+        model.train()(torch.from_numpy(seen).float() / 255)
+        for conv in model.head.modules():
+            if isinstance(conv, nn.Conv2d) and conv.out_channels == model.nc:
+                conv.weight.mul_(1.5)
+                conv.bias.fill_(-1)
+    return Checkpoint(
+        model=model.eval(),
+        spec=spec,
+        size=model.size,
         names=NAMES,
         preprocess=spec.preprocess,
         imgsz=None,

@@ -63,9 +63,7 @@ def step_of(name, nc=3, **settings):
 
 
 WAYS = [(family, {}) for family in FAMILIES]
-WAYS += [
-    (family, {"loss_ota": True}) for family in FAMILIES if "loss_ota" in FAMILIES.get(family).recipe
-]
+WAYS += [(family, {"loss_ota": True}) for family in FAMILIES if "loss_ota" in FAMILIES.get(family).recipe]
 
 
 @pytest.mark.parametrize(("family", "settings"), WAYS, ids=str)

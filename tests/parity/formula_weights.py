@@ -68,7 +68,7 @@ class Formula:
             value = value * math.sqrt(self.facts["formula"]["c"] / math.prod(shape[1:]))
             value = value * (self.facts["formula"]["g"] if is_prediction else 1)
             if name == "backbone.backbone.stem.conv.conv.weight":
-                value = value / (self.facts["formula"]["stem_divisor"] or 1)
+                value = value / self.facts["formula"]["stem_divisor"]["value"]
         else:
             value = 0.1 * value
             if is_prediction and tuple(shape) == (BOX_LOGITS,):
@@ -84,11 +84,14 @@ class Formula:
         return torch.from_numpy(pixels / np.float32(255 if self.facts["input"]["divide_by_255"] else 1))
 
     def raw_maps(self, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Raw outputs (B, C, H, W) of a distribution head, independent of any network."""
+        """Raw outputs (B, C, H, W) of a head without anchors, independent of any network."""
         maps = []
         for level, shape in enumerate(shapes):
             value = 2 * unit(f"raw_{level}", shape)
-            value[:, :BOX_LOGITS] -= 0.4 * (np.arange(BOX_LOGITS) % 16).reshape(1, -1, 1, 1)
+            if shape[1] > BOX_LOGITS:
+                value[:, :BOX_LOGITS] -= 0.4 * (np.arange(BOX_LOGITS) % 16).reshape(1, -1, 1, 1)
+            else:
+                value[:, 2:4] += 1.2
             maps.append(torch.from_numpy(value.astype(np.float32)).requires_grad_())
         return maps
 

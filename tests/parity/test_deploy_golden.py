@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyolo.config.schema import ExportConfig, PredictConfig
+from anyolo.api.models import open_model
+from anyolo.config.schema import ExportConfig, ModelConfig, PredictConfig
 from anyolo.deploy.predictor import Predictor
 from anyolo.devices import open_device
 from anyolo.export import EXPORTERS, export_model
-from anyolo.families.checkpoints import load_model
 from anyolo.nn.inference import Inference
 from anyolo.ops.image import read_image
 
+LEGACY = "yolox_nano-0.1.0-legacy-norm.onnx"
+VARIANTS = {LEGACY: "legacy"}
 FASTEST = "yolo-fastestv2-coco2017-0.241078ap.pth"
 
 
@@ -39,6 +41,8 @@ RELEASED = {  # numbers of upstream, weights, their settings: input side, rectan
     ("v5lite-s", "v5lite-s.pt", "rect320"): (320, True, 0.25, 0.45),
     ("yolo-fastestv2", FASTEST, "stretch352"): (352, False, 0.25, 0.45),
     ("yolo-fastestv2", FASTEST, "stretch352_upstream_c30_i40"): (352, False, 0.3, 0.4),
+    ("yolox-nano", "yolox_nano.onnx", "topleft416"): (416, False, 0.25, 0.45),
+    ("yolox-nano-0.1.0-legacy", LEGACY, "topleft416"): (416, False, 0.25, 0.45),
 }
 
 
@@ -47,7 +51,8 @@ def test_detections_agree_with_upstream(shared: Callable[[str], Path], case: tup
     facts, weights, key = case
     imgsz, rect, conf, iou = RELEASED[case]
     golden = json.loads(shared(f"golden/real_weights/{facts}.json").read_text())["detections"]
-    checkpoint = load_model(shared(f"weights/{weights}"))
+    file = str(shared(f"weights/{weights}"))
+    checkpoint = open_model(ModelConfig(model=file, preprocess=VARIANTS.get(weights, "")))
     predict = Inference(checkpoint.model, open_device("cpu"), checkpoint.preprocess)
     config = PredictConfig(imgsz=imgsz, rect=rect, conf=conf, iou=iou)
     predictor = Predictor(predict, checkpoint.preprocess, checkpoint.names, config)
@@ -75,6 +80,7 @@ EXPORTED = {  # weights: input side, candidates that must be compared
     "yolov5n.pt": (640, 40),
     "v5lite-s.pt": (416, 40),
     FASTEST: (352, 20),
+    "yolox_nano.onnx": (416, 20),
 }
 
 
@@ -86,7 +92,8 @@ def test_exports_of_official_weights_are_verified_on_the_demo_pictures(
     source = str(shared("data/demo"))  # thirteen pictures, its folder of Yolo-FastestV2 pictures included
     imgsz, least = EXPORTED[weights]
     config = ExportConfig(format=format, output=str(tmp_path), source=source, simplify=False, imgsz=imgsz)
-    result = export_model(load_model(shared(f"weights/{weights}")), config)
+    checkpoint = open_model(ModelConfig(model=str(shared(f"weights/{weights}"))))
+    result = export_model(checkpoint, config)
     assert result.verification is not None and result.verification.matched >= least
     assert result.verified and result.verification.notes == ()
     assert result.verification.max_box_error_px < 0.02 and result.verification.max_score_error < 1e-4

@@ -22,8 +22,13 @@ SHARED_GAINS = {"box": 3.2, "cls": 32.0, "obj": 64.0, "anchor_t": 2.0}
 SHARED_RULES = AnchorRules(
     balance=(1.0, 0.4), overlap_is_objectness=False, gains_are_relative=False, sums_images=False
 )
-CONFIGS = {"main": {}, "scaled_ls": {"imgsz": 128, "label_smoothing": 0.1}, "focal": {"fl_gamma": 1.5},
-           "ota": {"loss_ota": True}, "plain": {}}
+CONFIGS = {
+    "main": {},
+    "scaled_ls": {"imgsz": 128, "label_smoothing": 0.1},
+    "focal": {"fl_gamma": 1.5},
+    "ota": {"loss_ota": True},
+    "plain": {},
+}
 COCO = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]
 SHARED = [[12.64, 19.39, 37.88, 51.48, 55.71, 138.31], [126.91, 78.23, 131.57, 214.55, 279.92, 258.87]]
 TARGET_SETS = ("a", "b_img1_empty", "c_all_empty")

@@ -12,7 +12,7 @@ from anyolo.families import build_model, find_model
 from anyolo.nn.fuse import fuse
 from anyolo.structures import HeadOutput
 from tests.parity.formula_weights import FOLDER, TARGETS_128, Formula, hashes, pad_targets, unit
-from tests.parity.layouts import LAYOUTS
+from tests.parity.layouts import LAYOUTS, criterion_of
 
 MODELS = sorted(path.stem for path in FOLDER.glob("*.json"))
 CASES = [
@@ -58,8 +58,8 @@ def test_formula_weights(model):
     assert float(sum(w.square().sum() for w in counted)) == pytest.approx(checksum["sumsq"], rel=1e-9)
     for name, first in facts.facts["probe"].items():
         assert weights[name].flatten()[:4].tolist() == pytest.approx(first, rel=1e-6)
-    images = facts.images("eval")
-    assert int((images * 255).round().sum()) == 4697097
+    images = facts.images("eval") * (255 if facts.facts["input"]["divide_by_255"] else 1)
+    assert int(images.round().sum()) == 4697097
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -79,10 +79,15 @@ def test_inference(model):
         output = network(facts.images("eval"))
         found = network.decode(output)
         fused = fuse(network).predict(facts.images("eval"))
-    for name, raw in zip(layout.raw_names, layout.raw(output.levels), strict=True):
+    arrays = layout.raw((*output.aux, *output.levels))
+    assert len(arrays) == len([name for name in facts.arrays if name.startswith("raw_")])
+    for name, raw in zip(layout.raw_names[: len(arrays)], arrays, strict=True):
         assert np.abs(raw.numpy() - facts.arrays[name]).max() < 1e-4
     decoded, folded = layout.decoded(found).numpy(), layout.decoded(fused).numpy()
-    check_decoded(decoded, facts.arrays["decoded"])
+    check_decoded(decoded, facts.arrays["decoded_1" if output.aux else "decoded"])
+    if output.aux:
+        auxiliary = network.decode(HeadOutput(output.aux))
+        check_decoded(layout.decoded(auxiliary).detach().numpy(), facts.arrays["decoded_0"])
     check_decoded(folded, decoded)
 
 
@@ -99,11 +104,12 @@ def test_training_step(model, config):
     facts = formula(model)
     spec, network = build_with_formula(model)
     layout = LAYOUTS[spec.name]
-    criterion = spec.criterion(network, layout.loss[config])
+    criterion = criterion_of(spec, network, config)
     output = network.train()(facts.images("train"))
-    for level in output.levels:
+    maps = (*output.aux, *output.levels)
+    for level in maps:
         level.retain_grad()
-    raw = [part.detach() for part in layout.raw(output.levels)]
+    raw = [part.detach() for part in layout.raw(maps)]
     norms = [float(part.norm()) for part in raw]
     assert norms == pytest.approx(facts.arrays["t_raw_norm"].tolist(), rel=1e-3)
     means = [float(part.abs().mean()) for part in raw]
@@ -112,19 +118,23 @@ def test_training_step(model, config):
         raw, facts.arrays["t_raw_sum"], facts.facts["tolerance"]["t_raw_fp32_vs_fp64_maxabs"], strict=True
     )
     assert all(abs(float(part.sum()) - total) < part.numel() * noise for part, total, noise in sums)
-    check_loss(criterion(output, targets()), output.levels, layout, facts.arrays, config, "", 1e-3)
+    check_loss(criterion(output, targets()), maps, layout, facts.arrays, config, "", 1e-3)
 
 
-@pytest.mark.parametrize("config", LAYOUTS["yolov8"].loss)
-def test_loss_alone(config):
+ALONE = ("yolov8n", "gelan-t", "yolov9-t", "yolox-nano")
+
+
+@pytest.mark.parametrize(("model", "config"), [case for case in CASES if case[0] in ALONE])
+def test_loss_alone(model, config):
     """Of the heads without anchors; those with have a file of their own."""
-    facts = formula("yolov8n")
-    spec, network = build_with_formula("yolov8n")
+    facts = formula(model)
+    spec, network = build_with_formula(model)
     layout = LAYOUTS[spec.name]
-    criterion = spec.criterion(network, layout.loss[config])
+    criterion = criterion_of(spec, network, config)
     channels = facts.arrays["raw_0"].shape[1]
-    maps = facts.raw_maps([(2, channels, side, side) for side in (16, 8, 4)])
-    report = criterion(HeadOutput(tuple(maps)), targets())
+    branches = 2 if "raw_3" in facts.arrays else 1
+    maps = facts.raw_maps([(2, channels, side, side) for side in (16, 8, 4)] * branches)
+    report = criterion(HeadOutput(tuple(maps[-3:]), tuple(maps[:-3])), targets())
     check_loss(report, maps, layout, facts.arrays, config, "lossonly_", 1e-4)
 
 

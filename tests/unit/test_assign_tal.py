@@ -35,20 +35,21 @@ def plain_ciou(a, b):
     return iou - apart / across - v * v / (v - iou + 1 + eps)
 
 
-def plain_assignment(boxes_true, classes, predicted, probabilities, min_side, topk=10):
+def plain_assignment(boxes_true, classes, predicted, probabilities, min_side, everywhere=False, topk=10):
     """One picture, float64, one box after another. Returns owner or -1, and score, of every point."""
     count, points = len(boxes_true), len(POINTS)
     u, t = np.zeros((count, points)), np.zeros((count, points))
-    chosen = np.zeros((count, points), bool)
+    inside, chosen = np.zeros((2, count, points), bool)
     for g, box in enumerate(boxes_true):
         half = [max(box[2] - box[0], min_side) / 2, max(box[3] - box[1], min_side) / 2]
         centre = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
         for a, (x, y) in enumerate(POINTS.tolist()):
-            if abs(x - centre[0]) < half[0] and abs(y - centre[1]) < half[1]:
+            inside[g, a] = abs(x - centre[0]) < half[0] and abs(y - centre[1]) < half[1]
+            if inside[g, a] or everywhere:
                 u[g, a] = max(0.0, plain_ciou(box, predicted[a]))
                 t[g, a] = probabilities[a, classes[g]] ** 0.5 * u[g, a] ** 6
-        best = sorted(range(points), key=lambda a, g=g: -t[g, a])[:topk]
-        chosen[g, [a for a in best if t[g, a] > 1e-30]] = True
+        best = sorted(range(points), key=lambda a, g=g: -t[g, a] * inside[g, a])[:topk]
+        chosen[g, [a for a in best if inside[g, a] and t[g, a] > 1e-30]] = True
     owner = np.full(points, -1)
     for a in range(points):
         if chosen[:, a].sum() == 1:
@@ -92,17 +93,19 @@ def random_scene(seed, images, most, tiny):
     most=st.integers(0, 12),
     tiny=st.booleans(),
     min_side=st.sampled_from([0.0, 16.0]),
+    everywhere=st.booleans(),
 )
-def test_same_as_plain_loops(seed, images, most, tiny, min_side):
+def test_same_as_plain_loops(seed, images, most, tiny, min_side, everywhere):
     targets, scenes, predicted, logits = random_scene(seed, images, most, tiny)
-    found = TaskAligned(min_side=min_side)(targets, predicted, torch.from_numpy(logits), POINTS, SIZES)
+    assign = TaskAligned(min_side=min_side, everywhere=everywhere)
+    found = assign(targets, predicted, torch.from_numpy(logits), POINTS, SIZES)
     assert torch.isfinite(found.score_BA).all()
     for image, scene in enumerate(scenes):
         own = predicted[image].double().numpy()
         probabilities = 1 / (1 + np.exp(-logits[image].astype(np.float64)))
         classes = scene[:, 0].astype(int)
         owner, score = plain_assignment(
-            scene[:, 1:].astype(np.float64), classes, own, probabilities, min_side
+            scene[:, 1:].astype(np.float64), classes, own, probabilities, min_side, everywhere
         )
         assert np.abs(found.score_BA[image].numpy() - score).max(initial=0) < 2e-4
         clear = score > 1e-3
@@ -129,6 +132,18 @@ def test_tiny_box_has_points_only_when_enlarged():
     around = [[4, 12], [12, 12], [4, 20], [12, 20]]
     assert POINTS[score > 0].tolist() == around
     assert score[score > 0].tolist() == pytest.approx([1.0] * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_contested_point_outside_a_box(everywhere):
+    """(12, 12) lies in the first two boxes; the prediction there is the third, in which it does not lie."""
+    boxes = [[0, 2, 2, 40, 40], [1, 4, 4, 42, 42], [2, 13, 13, 45, 45]]
+    predicted = torch.cat((POINTS - 1, POINTS + 1), 1)
+    predicted[POINTS.tolist().index([12, 12])] = torch.tensor([13.0, 13, 45, 45])
+    found = assign(boxes, predicted, everywhere=everywhere)
+    at = POINTS.tolist().index([12, 12])
+    assert found.score_BA[0, at] > 0
+    assert (found.owner_BA[0, at] == 2) == everywhere
 
 
 def test_of_equal_boxes_the_first_answers():

@@ -43,11 +43,18 @@ def test_a_hyp_file_wins_over_the_recipe_and_typed_keys_over_both(tmp_path):
     assert (config.data.imgsz, config.loss.imgsz) == (320, 320)
 
 
-def test_the_optimizer_of_a_recipe_is_said_to_be_its_own():
+def test_long_runs_have_the_rates_of_the_recipe_and_short_ones_their_own(tmp_path):
     run = {"images": 100, "batch": 16, "epochs": 30, "nc": 3}
-    recipe = loaded("yolov5n", {})
-    config, note = resolve_optimizer(recipe.config.optim, recipe.explicit, **run)
-    assert (config.optimizer, config.lr0) == ("SGD", 0.01) and note.endswith("the family's recipe")
+    recipe = loaded("v5lite-s", {})
+    config, _ = resolve_optimizer(recipe.config.optim, recipe.explicit, **{**run, "images": 10**6})
+    assert (config.optimizer, config.lr0, config.lrf, config.cos_lr) == ("SGD", 0.001, 0.2, True)
+    config, _ = resolve_optimizer(recipe.config.optim, recipe.explicit, **run)
+    assert (config.optimizer, config.lr0, config.lrf, config.cos_lr) == ("AdamW", 0.001429, 0.01, False)
+    file = tmp_path / "hyp.yaml"
+    file.write_text("lr0: 0.01\nlrf: 0.1\n")
+    theirs = loaded("v5lite-s", {"hyp": str(file)})
+    config, note = resolve_optimizer(theirs.config.optim, theirs.explicit, **run)
+    assert (config.optimizer, config.lr0, config.lrf) == ("SGD", 0.01, 0.1) and "given lr0" in note
     typed = loaded("yolov5n", {"optimizer": "AdamW"})
     config, note = resolve_optimizer(typed.config.optim, typed.explicit, **run)
     assert config.optimizer == "AdamW" and note.endswith("as asked for")

@@ -33,6 +33,11 @@ ROWS = {  # block: channels of the input, arguments, shape of the output of (1, 
     "LC_Block": (48, [16, 2, 5, True], (1, 16, 4, 6)),
     "Dense": (6, [16, 1, 0.2], (1, 16, 8, 12)),
     "RepVGGBlock": (8, [8], (1, 8, 8, 12)),
+    "ELAN1": (6, [16, 8, 4], (1, 16, 8, 12)),
+    "RepNCSPELAN4": (6, [16, 8, 4, 2], (1, 16, 8, 12)),
+    "AConv": (6, [16], (1, 16, 4, 6)),
+    "ADown": (6, [16], (1, 16, 4, 6)),
+    "SPPELAN": (6, [16, 8], (1, 16, 8, 12)),
 }
 
 

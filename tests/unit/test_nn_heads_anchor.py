@@ -14,6 +14,7 @@ from anyolo.nn.heads.dfl import DFLHead
 from anyolo.nn.heads.shared_anchor import SharedAnchorHead
 from anyolo.nn.model import build
 from anyolo.structures import HeadOutput
+from anyolo.train.prepare import transfer
 
 BACKBONE = [[-1, 1, "Conv", [8, 3, 8]], [-1, 1, "Conv", [8, 3, 2]]]
 ANCHORS = [[10, 13, 16, 30], [30, 61, 62, 45]]
@@ -139,3 +140,17 @@ def test_maps_of_any_layout_are_decoded_alike():
         last = tuple(x.contiguous(memory_format=torch.channels_last) for x in levels)
         found = [model.decode(HeadOutput(maps)).boxes_xyxy for maps in (levels, last)]
     assert torch.allclose(found[0], found[1], atol=1e-4)
+
+
+def test_boxes_and_objectness_survive_other_classes():
+    """From 3 classes to 2: the network finds the same boxes with the same objectness; classes start anew."""
+    old, new = (build(rows([[0, 1], 1, "Detect", ["nc", "anchors"]]), nc=nc).eval() for nc in (3, 2))
+    said = transfer(new, old)
+    assert "4 in part (boxes and objectness)" in said and "anew" not in said
+    images = torch.rand(2, 3, 32, 32)
+    before, after = old.predict(images), new.predict(images)
+    assert torch.equal(before.boxes_xyxy, after.boxes_xyxy)
+    assert torch.equal(before.objectness, after.objectness)
+    assert after.scores.shape[2] == 2
+    other = build({**rows([[0, 1], 1, "Detect", ["nc", "anchors"]]), "anchors": [[10, 13], [30, 61]]}, nc=2)
+    assert "in part" not in transfer(other, old)  # another number of anchors: nothing means the same

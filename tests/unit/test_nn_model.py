@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -31,11 +32,28 @@ FACTS = {  # parameters, trained, GFLOPs at 640, parameters folded (of the lite 
     "v5lite-c": (4591901, 4591901, 8.8392, 4579293),
     "v5lite-g": (5574845, 5574845, 16.0345, 5390365),
     "yolo-fastestv2": (243095, 243095, 0.70335, 238847),
+    "yolox-nano": (912159, 912159, 2.4736, 904463),
+    "yolox-tiny": (5055855, 5055855, 15.1776, 5047191),
+    "yolox-s": (8968255, 8968255, 26.6855, 8956703),
+    "yolox-m": (25326495, 25326495, 73.5303, 25304847),
+    "yolox-l": (54208895, 54208895, 155.2927, 54174271),
+    "yolox-x": (99071455, 99071455, 281.4098, 99020975),
     "yolov8n": (3157200, 3157184, 8.744, 3151904),
     "yolov8s": (11166560, 11166544, 28.6026, 11156544),
     "yolov8m": (25902640, 25902624, 78.9367, 25886080),
     "yolov8l": (43691520, 43691504, 165.1485, 43668288),
     "yolov8x": (68229648, 68229632, 257.8043, 68200608),
+    # folded, YOLOv9 is its inference form: GELAN without batch norms
+    "yolov9-t": (3717680, 3717648, 16.2764, 2407632),
+    "yolov9-s": (9804512, 9804480, 39.5007, 7105888),
+    "yolov9-m": (32878432, 32878400, 132.0835, 19978672),
+    "yolov9-c": (51182080, 51182048, 238.6548, 25288768),
+    "yolov9-e": (69529664, 69529632, 243.9632, 57345920),
+    "gelan-t": (2442640, 2442624, 9.8999, 2407632),
+    "gelan-s": (7226208, 7226192, 26.7086, 7105888),
+    "gelan-m": (20124000, 20123984, 76.8003, 19978672),
+    "gelan-c": (25498752, 25498736, 102.8189, 25288768),
+    "gelan-e": (58114432, 58114416, 191.1483, 57345920),
 }
 
 
@@ -77,6 +95,8 @@ TOPOLOGY = [
     "yolov7/yolov7",
     *(f"v5lite/v5lite-{size}" for size in "escg"),
     "fastestv2/yolo-fastestv2",
+    *(f"yolov9/{form}-{size}" for form in ("yolov9", "gelan") for size in "tsmce"),
+    *(f"yolox/yolox-{size}" for size in ("nano", "tiny", "s", "m", "l", "x")),
 ]
 
 
@@ -106,7 +126,7 @@ def test_tensors_are_upstreams(shared, name):
             assert own.weight.requires_grad == leaf.get("trainable", True)
         else:
             assert (own.num_features, own.eps, own.momentum) == (leaf["out"], leaf["eps"], leaf["momentum"])
-            assert acts[id(own)] == leaf.get("act", "none").partition(" ")[0], leaf["name"]
+            assert acts[id(own)] == re.split(r"[ (]", leaf.get("act", "none"))[0], leaf["name"]
 
 
 def activations_after(model):

@@ -80,10 +80,22 @@ def test_auto_says_what_it_chose_and_keeps_what_was_typed() -> None:
         0.0,
     )
     assert "AdamW" in note and "0.00125" in note
-    kept, note = resolve_optimizer(OptimConfig(lr0=0.003), {"lr0"}, images=222, batch=16, epochs=30, nc=4)
-    assert kept.lr0 == 0.003 and "kept your lr0" in note
-    long, _ = resolve_optimizer(OptimConfig(), (), images=100_000, batch=64, epochs=100, nc=80)
-    assert (long.optimizer, long.lr0, long.momentum) == ("SGD", 0.01, 0.9)
+    kept, note = resolve_optimizer(
+        OptimConfig(momentum=0.8, lrf=0.2), {"momentum"}, images=222, batch=16, epochs=30, nc=4
+    )
+    assert (kept.momentum, kept.lrf) == (0.8, 0.01) and note.endswith("kept your momentum")
+    given, note = resolve_optimizer(OptimConfig(lr0=0.003), {"lr0"}, images=222, batch=16, epochs=30, nc=4)
+    assert (given.optimizer, given.lr0) == ("SGD", 0.003) and note.endswith("for a given lr0")
+    long, _ = resolve_optimizer(OptimConfig(lr0=0.001), (), images=100_000, batch=64, epochs=100, nc=80)
+    assert (long.optimizer, long.lr0, long.momentum) == ("SGD", 0.001, 0.937)
+
+
+def test_an_update_per_batch_where_the_nominal_batch_is_none() -> None:
+    config = OptimConfig(optimizer="SGD", nbs=0, warmup_epochs=0.0)
+    schedule = Schedule(config=config, epochs=3, batches=10, batch=16)
+    assert {schedule.accumulate(epoch, index) for epoch in range(3) for index in range(10)} == {1}
+    optimizer = build_optimizer(small_model(), config, open_device("cpu"), batch=24)
+    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.0005)
 
 
 def test_average_follows_its_formula() -> None:

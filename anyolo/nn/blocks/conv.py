@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable
@@ -150,3 +151,18 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         assert folded.bias is not None
         folded.bias.copy_((old_bias - norm.running_mean) * gain + norm.bias)
     return folded.requires_grad_(conv.weight.requires_grad).train(conv.training)
+
+
+def fold_transposed(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.ConvTranspose2d:
+    """One transposed convolution with bias that does what ``norm(conv(x))`` does in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    folded = copy.deepcopy(conv)
+    with torch.no_grad():
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        # weights are (in, out / groups, height, width); the outputs of a group share a stretch of inputs
+        by_group = conv.weight.view(conv.groups, -1, *conv.weight.shape[1:])
+        by_group = by_group * gain.view(conv.groups, 1, -1, 1, 1)
+        folded.weight.copy_(by_group.view_as(conv.weight))
+        old_bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
+        folded.bias = nn.Parameter((old_bias - norm.running_mean) * gain + norm.bias)
+    return folded.requires_grad_(conv.weight.requires_grad)

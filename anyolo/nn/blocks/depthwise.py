@@ -1,7 +1,7 @@
 """Depthwise and pointwise convolutions in turn.
 
 Source: Howard et al. 2017, arXiv:1704.04861 (MobileNets); Cui et al. 2021, arXiv:2109.15099 (PP-LCNet);
-topology facts of YOLOv5-Lite and Yolo-FastestV2.
+topology facts of YOLOv5-Lite, Yolo-FastestV2 and YOLOX-nano.
 """
 
 from __future__ import annotations
@@ -37,6 +37,26 @@ class DepthwiseBlock(Block, Chain):
         """Arguments: channels, kernel, stride."""
         kernel, stride = row.options(3, 1)
         return cls(row.c_in, row.c_out, kernel, stride), row.c_out
+
+
+class SeparableConv(Block):
+    """Depthwise k x k, then pointwise, each with batch norm and the model's activation."""
+
+    width_tensor: ClassVar[str] = "pconv.conv.weight"
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, *, act: str = "SiLU") -> None:
+        super().__init__()
+        self.dconv = Conv(c_in, c_in, kernel, stride, groups=c_in, act=act)
+        self.pconv = Conv(c_in, c_out, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pconv(self.dconv(x))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
+        """Arguments: channels, kernel, stride."""
+        kernel, stride = row.options(3, 1)
+        return cls(row.c_in, row.c_out, kernel, stride, act=row.activation), row.c_out
 
 
 class DepthwisePair(Block):

@@ -1,7 +1,7 @@
 """A 3x3 and a 1x1 convolution side by side in training, one 3x3 convolution in use.
 
-Source: Ding et al. 2021, arXiv:2101.03697 (RepVGG); Wang et al. 2022, arXiv:2207.02696, section 4.1 (where the
-identity branch may stand); topology facts of YOLOv7.
+Source: Ding et al. 2021, arXiv:2101.03697 (RepVGG); Wang et al. 2022, arXiv:2207.02696, section 4.1 (where
+the identity branch may stand); topology facts of YOLOv7.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from anyolo.nn.rows import Channels
 
 
 class RepConv(Block):
-    """Sum of a 3x3, a 1x1 and, where asked for and shapes allow, an identity branch, each with its batch norm,
-    then the activation.
+    """Sum of a 3x3, a 1x1 and, where asked for and shapes allow, an identity branch, each with its batch
+    norm, then the activation.
     """
 
     width_tensor: ClassVar[str] = "rbr_dense.0.weight"

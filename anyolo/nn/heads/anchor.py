@@ -138,6 +138,21 @@ class AnchorHead(AnchorBased):
                 bias[:, BOX] += math.log(8 / (640 / stride) ** 2)
                 bias[:, BOX + 1 :] += math.log(0.6 / (self.nc - self.nearly_one))
 
+    @torch.no_grad()
+    def adopt(self, other: Head) -> tuple[str, ...]:
+        if not isinstance(other, AnchorHead) or other.anchors.shape != self.anchors.shape:
+            return ()
+        adopted = []
+        for level, (own, theirs) in enumerate(zip(self.m, other.m, strict=True)):
+            for name, tensor in own.named_parameters():
+                source = theirs.get_parameter(name)
+                if tensor.shape[1:] == source.shape[1:] and self.nc != other.nc:
+                    count, rest = self.anchors.shape[1], tensor.shape[1:]
+                    kept = source.view(count, -1, *rest)[:, : BOX + 1]
+                    tensor.view(count, -1, *rest)[:, : BOX + 1].copy_(kept)
+                    adopted.append(f"m.{level}.{name}")
+        return tuple(adopted)
+
     @classmethod
     def from_row(cls, row: Inputs) -> tuple[nn.Module, Channels]:
         """Arguments: the number of classes, and the anchors in pixels."""

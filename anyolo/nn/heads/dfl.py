@@ -6,7 +6,7 @@ Source: Li et al. 2020, arXiv:2006.04388, section 3.2 (distribution focal loss);
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +29,24 @@ class DFLHead(Head):
     ``dfl.conv.weight`` is 0..15, frozen, and counts as 16 parameters, as upstream counts it.
     """
 
+    first_side: ClassVar[float] = 2.0
+    """Bias of the side logits at the start of training."""
+
     def __init__(self, channels: tuple[int, ...], nc: int, *, act: str = "SiLU") -> None:
         super().__init__()
         self.nc = nc
-        box, cls = max(16, channels[0] // 4, SIDES), max(channels[0], min(nc, 100))
-        self.cv2 = nn.ModuleList(_branch(c, box, SIDES, act) for c in channels)
-        self.cv3 = nn.ModuleList(_branch(c, cls, nc, act) for c in channels)
-        self.dfl = _Expectation()
+        self.cv2, self.cv3 = self.branches(channels, nc, act)
+        self.dfl = Expectation()
         self.set_strides(tuple(8 * 2**level for level in range(len(channels))))
 
+    def branches(self, channels: tuple[int, ...], nc: int, act: str) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """For every level, what gives its side logits, and its class logits."""
+        box, cls = max(16, channels[0] // 4, SIDES), max(channels[0], min(nc, 100))
+        sides = (branch(c, box, SIDES, act) for c in channels)
+        return nn.ModuleList(sides), nn.ModuleList(branch(c, cls, nc, act) for c in channels)
+
     def forward(self, features: list[Tensor]) -> HeadOutput:
-        branches = zip(self.cv2, self.cv3, features, strict=True)
-        return HeadOutput(tuple(torch.cat((box(x), cls(x)), 1) for box, cls, x in branches))
+        return HeadOutput(raw_maps(self.cv2, self.cv3, features))
 
     def decode(self, output: HeadOutput) -> Predictions:
         sides, classes = torch.split(self.flatten(output.levels).float(), [SIDES, self.nc], 2)
@@ -57,16 +63,19 @@ class DFLHead(Head):
         return torch.cat((points - low, points + high), -1)
 
     def set_strides(self, strides: tuple[int, ...]) -> None:
-        """Take the strides and set the last biases: sides start near 2 strides, classes rare.
+        """Take the strides and set the last biases: all bins of a side alike, classes rare.
 
         Source: Ultralytics 8.4 (about 5 objects per 640 px picture).
         """
         self.strides = strides
         self.centres = CellCentres(strides)
-        with torch.no_grad():
-            for box, cls, stride in zip(self.cv2, self.cv3, strides, strict=True):
-                _last_bias(box).fill_(2.0)
-                _last_bias(cls).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+        self.set_biases(self.cv2, self.cv3)
+
+    @torch.no_grad()
+    def set_biases(self, boxes: nn.ModuleList, classes: nn.ModuleList) -> None:
+        for box, cls, stride in zip(boxes, classes, self.strides, strict=True):
+            _last_bias(box).fill_(self.first_side)
+            _last_bias(cls).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
 
     def fix_size(self, size_hw: tuple[int, int] | None) -> None:
         self.centres.fix_size(size_hw)
@@ -80,9 +89,18 @@ class DFLHead(Head):
         return cls(channels, row.nc, act=row.activation), ()
 
 
-def _branch(c_in: int, hidden: int, c_out: int, act: str) -> nn.Sequential:
+def raw_maps(boxes: nn.ModuleList, classes: nn.ModuleList, features: list[Tensor]) -> tuple[Tensor, ...]:
+    """Side logits, then class logits, of every level."""
+    branches = zip(boxes, classes, features, strict=True)
+    return tuple(torch.cat((box(x), cls(x)), 1) for box, cls, x in branches)
+
+
+def branch(c_in: int, hidden: int, c_out: int, act: str, *, groups: int = 1) -> nn.Sequential:
+    """Two 3x3 convolutions and a 1x1 one with bias; ``groups`` of all but the first."""
     return nn.Sequential(
-        Conv(c_in, hidden, 3, act=act), Conv(hidden, hidden, 3, act=act), nn.Conv2d(hidden, c_out, 1)
+        Conv(c_in, hidden, 3, act=act),
+        Conv(hidden, hidden, 3, groups=groups, act=act),
+        nn.Conv2d(hidden, c_out, 1, groups=groups),
     )
 
 
@@ -90,7 +108,7 @@ def _last_bias(branch: nn.Module) -> Tensor:
     return cast(Tensor, cast(nn.Sequential, branch)[-1].bias)
 
 
-class _Expectation(nn.Module):
+class Expectation(nn.Module):
     """Expected bin of each side: (..., 4 * BINS) logits to (..., 4) strides."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ class ImplicitHead(AnchorHead):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Take the shifts and gains into the convolutions; the tensors are then those of an ``AnchorHead``."""
+        """Take shifts and gains into the convolutions; the tensors are then an ``AnchorHead``'s."""
         for conv, shift, gain in zip(self.m, self.ia, self.im, strict=bool(len(self.ia))):
             weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
             bias.add_((weight * cast(Tensor, shift.implicit)).sum((1, 2, 3)))
