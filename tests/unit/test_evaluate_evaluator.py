@@ -179,3 +179,19 @@ def test_predictions_are_written_with_the_numbers_of_the_data_set(tmp_path) -> N
     assert json.loads((tmp_path / "predictions.json").read_text()) == [
         {"image_id": 20, "category_id": 90, "bbox": [10, 20, 20, 40], "score": 0.125}
     ]
+
+
+@pytest.mark.parametrize("count, wanted", [(100, 1.0), (129, 1.0)])
+def test_a_picture_may_hold_more_objects_of_a_class_than_coco_counts(count: int, wanted: float) -> None:
+    """COCO counts 100 boxes of a class in a picture; of 129 lights a perfect detector would find 0.78."""
+    corners = [(k % 20 * 25.0, k // 20 * 25.0) for k in range(count)]
+    truth = item(1, [(0, x, y, x + 20, y + 20) for x, y in corners])
+    found = detections([(0, x, y, x + 20, y + 20, 1 - k / 1000) for k, (x, y) in enumerate(corners)])
+    assert judge(AnnotationIndex(("light",), (truth,)), {1: found}).metrics["mAP50"] == wanted
+
+
+def test_where_no_picture_holds_that_many_coco_counts_the_best_hundred() -> None:
+    """A hundred wrong boxes come first, the right one after them is not counted."""
+    wrong = [(0, 300.0, 300.0, 310.0, 310.0, 1 - k / 1000) for k in range(100)]
+    index = AnnotationIndex(("light",), (item(1, [(0, 0, 0, 20, 20)]),))
+    assert judge(index, {1: detections([*wrong, (0, 0.0, 0.0, 20.0, 20.0, 0.5)])}).metrics["mAP50"] == 0.0
