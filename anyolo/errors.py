@@ -9,6 +9,7 @@
     |  `- UntrustedFile              a file that asks for code to be run
     |- DeviceError                   a device that is absent or lacks something
     |- TrainingError                 a run that cannot go on (divergence, nothing to train)
+    |  `- OutOfMemory                also with single pictures
     |- ExportError                   an artefact that could not be written or reopened
     |  `- VerificationFailed         it was reopened and gives other boxes
     `- MissingPackage                an optional package, with the command that installs it
@@ -81,6 +82,14 @@ class DeviceError(AnyoloError):
 
 class TrainingError(AnyoloError):
     exit_code = 1
+
+
+class OutOfMemory(TrainingError):
+    """``is_whole``: the weights are those of the last complete update."""
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "", is_whole: bool = True) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.is_whole = is_whole
 
 
 class ExportError(AnyoloError):

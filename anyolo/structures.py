@@ -59,6 +59,10 @@ class Targets:
             self.counts,
         )
 
+    def of(self, images: slice) -> Targets:
+        """Of some images only."""
+        return Targets(self.labels[images], self.mask[images], self.counts[images])
+
     def most(self, images: slice = slice(None)) -> int:
         """No image of these has more boxes: at least 1, at most T."""
         return max(1, *self.counts[images]) if self.counts else self.mask.shape[1]
@@ -81,6 +85,11 @@ class Batch:
     images: Tensor
     targets: Targets
     records: tuple[ImageRecord, ...]
+
+    def split(self, most: int) -> list[Batch]:
+        """Batches of at most ``most`` pictures, views of this one."""
+        parts = [slice(start, start + most) for start in range(0, len(self.images), most)]
+        return [Batch(self.images[part], self.targets.of(part), self.records[part]) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import yaml
 
 from anyolo import console
 from anyolo.api.data_files import read_data_layer
+from anyolo.api.launching import launch
 from anyolo.api.models import open_model
 from anyolo.config.load import Loaded, dump, load
 from anyolo.config.schema import TrainVerb
+from anyolo.devices import several
+from anyolo.devices.distributed import Group, placed
 from anyolo.errors import CheckpointError
 from anyolo.families.checkpoints import load_model, read_record
-from anyolo.train.folder import RunFolder
+from anyolo.train.folder import RunFolder, write_text
 from anyolo.train.start import TrainResult, train
 
 # What may change when a run goes on. All else is what it was, or the run would be another one.
@@ -38,8 +43,20 @@ CHANGEABLE = {
 def run_train(values: Mapping[str, Any]) -> TrainResult:
     """Settings as in ``anyolo train --help``."""
     typed = load(TrainVerb, values)
-    if typed.config.schedule.resume:
-        return _resume(typed)
+    group = placed()
+    processes = several(typed.config.device.device) if group.is_alone else 1
+    if processes > 1:
+        restarts = typed.config.scale.restarts
+        return TrainResult.from_json(launch(values, processes, restarts=restarts))
+    with _only_first_speaks(group):
+        if stopped := _restarted(typed.config):
+            return _resume(load(TrainVerb, {"resume": stopped, "device": typed.config.device.device}))
+        if typed.config.schedule.resume:
+            return _resume(typed)
+        return _begin(values, typed)
+
+
+def _begin(values: Mapping[str, Any], typed: Loaded[TrainVerb]) -> TrainResult:
     data = typed.config.data.data
     beside = read_data_layer(data)
     start = open_model(load(TrainVerb, values, layers=[beside.layer]).config.model)
@@ -55,10 +72,38 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
         loaded.config,
         dump(loaded.config),
         explicit=loaded.explicit | beside.layer.values.keys(),
-        make_folder=lambda: RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok),
+        make_folder=lambda: _noted(RunFolder.create(run.project, run.name, "train", exist_ok=run.exist_ok)),
         is_random="random" in start.meta,
         is_folded="folded" in start.meta,
     )
+
+
+@contextmanager
+def _only_first_speaks(group: Group) -> Iterator[None]:
+    if group.is_first:
+        yield
+        return
+    with console.use(console.NullReporter()):
+        yield
+
+
+def _note(project: str) -> Path:
+    """Where torchrun's run remembers its folder, for the processes that it starts after a failure."""
+    return Path(project) / f".torchrun-{os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+
+
+def _noted(folder: RunFolder) -> RunFolder:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        write_text(_note(str(folder.root.parent)), folder.root.name)
+    return folder
+
+
+def _restarted(config: TrainVerb) -> str:
+    """The folder of the run that torchrun starts again, or ""."""
+    note = _note(config.run.project)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not note.is_file():
+        return ""
+    return str(note.parent / note.read_text(encoding="utf-8"))
 
 
 def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:

@@ -71,9 +71,14 @@ def _run(verb: str, values: dict[str, Any], *, as_json: bool) -> int:
         from anyolo import api
 
         result = api.run(verb, values)
-    if as_json:
+    if as_json and _process() == 0:
         console.print_document(_finite(result.to_json()))
     return 0 if result.ok else 1
+
+
+def _process() -> int:
+    """The number of this process where torchrun started several: one of them speaks for all."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _finite(document: Any) -> Any:
@@ -97,6 +102,10 @@ def _reporter(is_verbose: bool) -> console.Reporter:
 
 
 def _fail(words: Sequence[str], error: BaseException, text: str, *, kind: str, hint: str) -> int:
+    if _process():
+        if not isinstance(error, KeyboardInterrupt):
+            console.print_error(f"process {_process()}: {text}")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
     if "--traceback" in words:
         import traceback
 

@@ -140,6 +140,16 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleConfig:
+    sync_bn: A[bool, "several devices: batch norm over the whole batch, where the backend has it"] = True
+    comm_hook: A[
+        Literal["none", "fp16", "bf16", "powersgd", "topk"],
+        "several devices: send gradients in half precision, in low rank, or only the largest hundredth",
+    ] = "none"
+    restarts: A[int, Ge(0), "several devices: go on from the last checkpoint so often when one fails"] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalConfig:
     split: A[Literal["train", "val", "test"], "which pictures"] = "val"
     conf: A[float, Share, "lowest score kept"] = 0.001
@@ -214,6 +224,7 @@ class TrainVerb:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -13,36 +13,55 @@ from torch import Tensor
 
 from anyolo.data.dataset import DetectionDataset
 from anyolo.data.workers import Pending, Workers, start_workers
+from anyolo.devices.distributed import Group
 from anyolo.structures import Batch, Targets
 
 _BATCHES_AHEAD = 2
 
 
 def make_loader(
-    dataset: DetectionDataset, *, batch: int, workers: int, shuffle: bool, seed: int, pin: bool = False
+    dataset: DetectionDataset,
+    *,
+    batch: int,
+    workers: int,
+    shuffle: bool,
+    seed: int,
+    pin: bool = False,
+    group: Group | None = None,
 ) -> Loader:
     """``workers`` is an upper bound; 0 makes every picture in the calling thread when it is needed.
 
-    ``pin`` puts batches into page-locked memory for an accelerator, and its workers into processes.
+    ``pin`` puts batches into page-locked memory for an accelerator, and its workers into processes. ``batch``
+    is that of all processes of ``group`` together.
     """
     if dataset.rect and batch != dataset.batch:
         raise ValueError(
             f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}"
         )
-    started = start_workers(workers, dataset.maker, in_flight=(_BATCHES_AHEAD + 1) * batch, apart=pin)
-    return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin)
+    group = group or Group()
+    in_flight = (_BATCHES_AHEAD + 1) * -(-batch // group.world)
+    started = start_workers(workers, dataset.maker, in_flight=in_flight, apart=pin)
+    return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin, group=group)
 
 
 class Loader:
     """``epoch(n)`` gives the batches of epoch ``n``, the same on every machine and with any number of
-    workers.
+    workers; of each, the share of this process of ``group``.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, batch: int, workers: Workers, shuffle: bool, seed: int, pin: bool
+        self,
+        dataset: DetectionDataset,
+        *,
+        batch: int,
+        workers: Workers,
+        shuffle: bool,
+        seed: int,
+        pin: bool,
+        group: Group,
     ) -> None:
         self.dataset = dataset
-        self.batch = batch
+        self.batch, self.group = batch, group
         self._workers = workers
         self._shuffle, self._seed, self._pin = shuffle, seed, pin
 
@@ -61,7 +80,9 @@ class Loader:
         try:
             while True:
                 while len(ahead) <= _BATCHES_AHEAD and (start := next(starts, None)) is not None:
-                    ahead.append(self._start(n, order, start))
+                    rows = self._own_rows(min(self.batch, len(order) - start))
+                    if rows:
+                        ahead.append(self._start(n, order, [start + row for row in rows]))
                 if not ahead:
                     return
                 batch = self._collect(ahead.popleft())
@@ -92,14 +113,24 @@ class Loader:
         low = max(0, min(at - size // 2, len(order) - size))
         return order[low : low + size]
 
-    def _start(self, epoch: int, order: NDArray[np.int64], start: int) -> _Making:
-        positions = order[start : start + self.batch]
+    def _own_rows(self, count: int) -> list[int]:
+        """This process's share of a batch. In training each has one: too few pictures are used again, for a
+        batch norm needs some and the others wait; in evaluation each picture counts once.
+        """
+        rows = list(range(count))
+        if self.dataset.is_training:
+            rows += [row % count for row in range(count, self.group.world)]
+        own: list[int] = self.group.own(rows)
+        return own
+
+    def _start(self, epoch: int, order: NDArray[np.int64], places: list[int]) -> _Making:
+        positions = order[places]
         size_hw = self.dataset.maker.size_of(int(positions[0]))
         images = torch.empty((len(positions), 3, *size_hw), dtype=torch.uint8, pin_memory=self._pin)
         rows = images.numpy()
         samples = []
-        for row, position in enumerate(positions):
-            task = self.dataset.task(epoch, int(position), self._pool(order, start + row))
+        for row, (place, position) in enumerate(zip(places, positions, strict=True)):
+            task = self.dataset.task(epoch, int(position), self._pool(order, place))
             samples.append(self._workers.start(task, rows[row]))
         return _Making(positions, images, samples)
 

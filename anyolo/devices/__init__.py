@@ -49,6 +49,7 @@ __all__ = [
     "look_at",
     "named_backend",
     "open_device",
+    "several",
     "survey",
 ]
 
@@ -63,11 +64,14 @@ class Backend(NamedTuple):
     problem: str = ""
 
 
-def open_device(name: str = "auto", *, threads: int = 0, strict: bool = False, batch: int = 0) -> Device:
+def open_device(
+    name: str = "auto", *, threads: int = 0, strict: bool = False, batch: int = 0, process: int | None = None
+) -> Device:
     """Open what ``names.parse`` understands: ``cpu``, ``cuda:1``, ``0``, ``-1``, ``auto``, ``emulate:mlu``.
 
     ``strict``: an emulated device raises where the card would fall back. ``batch``: pictures that several
-    devices would have to share. Raises UnknownName for a word nobody knows, ConfigError for numbers that make
+    devices would have to share. ``process``: the number of this process on its machine where each of several
+    has a device of its own. Raises UnknownName for a word nobody knows, ConfigError for numbers that make
     no sense, DeviceError for a device that is not here (what is missing, what to install, what there is).
     """
     wanted = parse(name)
@@ -76,11 +80,13 @@ def open_device(name: str = "auto", *, threads: int = 0, strict: bool = False, b
     if len(wanted.indices) > 1 and batch:
         shares(batch, len(wanted.indices))
     kind = _backend(wanted, name)
+    if process is not None:
+        return _own(kind, wanted, process, threads=threads)
     for index in wanted.indices:
         _check(kind, index)
     if len(wanted.indices) > 1:
         raise DeviceError(
-            f"{name!r} names {len(wanted.indices)} devices: this version of anyolo uses one",
+            f"{name!r} names {len(wanted.indices)} devices: only training uses several",
             where="device",
             hint=f"Use device={kind.profile.name}:{wanted.indices[0]}.",
         )
@@ -130,6 +136,17 @@ def named_backend(typed: str) -> str:
     return DEVICES.resolve(name)
 
 
+def several(name: str) -> int:
+    """How many processes training on ``name`` takes, one for each device. Raises as ``open_device``."""
+    wanted = parse(name)
+    if wanted.is_emulated or len(wanted.indices) < 2:
+        return 1
+    kind = _backend(wanted, name)
+    for index in wanted.indices if kind is not DEVICES.get("cpu") else ():
+        _check(kind, index)
+    return len(wanted.indices)
+
+
 def available() -> tuple[str, ...]:
     """Names of the backends that can be used here."""
     return tuple(backend.name for backend in survey() if not backend.problem)
@@ -166,6 +183,21 @@ def _named(name: str, typed: str) -> type[Device]:
             hint=f"What it takes: {advice}. {_usable()}" if advice else _usable(),
         )
     return backend.kind
+
+
+def _own(kind: type[Device], wanted: DeviceName, process: int, *, threads: int) -> Device:
+    """Of several processes on a machine each has the next of the devices named, or of all there are."""
+    if kind is DEVICES.get("cpu"):
+        return kind(threads=threads)
+    named = wanted.indices if len(wanted.indices) > 1 else range(kind.count())
+    if process >= len(named):
+        raise DeviceError(
+            f"process {process} has no {kind.profile.name} device of its own: there are {len(named)}",
+            where="device",
+            hint=f"Start at most {len(named)} processes on this machine.",
+        )
+    _check(kind, named[process])
+    return kind(named[process], threads=threads)
 
 
 def _unknown(name: str) -> UnknownName:

@@ -50,6 +50,7 @@ class DeviceProfile:
     compile: bool = False
     trains: bool = True
     dist_backend: str = ""
+    sync_bn: bool = False
     limits: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
 

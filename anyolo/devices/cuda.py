@@ -22,6 +22,7 @@ class CUDA(Accelerator):
         fused=True,
         compile=True,
         dist_backend="nccl",
+        sync_bn=True,
         sources=("https://docs.pytorch.org/docs/stable/notes/cuda.html",),
     )
 

@@ -21,6 +21,7 @@ class XPU(Accelerator):
         pin_memory=True,
         compile=True,
         dist_backend="xccl",
+        sync_bn=True,
         sources=("https://github.com/intel/torch-xpu-ops/issues/1742",),
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from anyolo import console
 from anyolo.config.schema import EvalConfig
 from anyolo.data.index import AnnotationIndex, Item
+from anyolo.devices.distributed import Group
 from anyolo.errors import DataError
 from anyolo.evaluate.matching import confusion_matrix, match
 from anyolo.evaluate.metrics import Curves, average_precision, draw_curves
@@ -125,16 +126,23 @@ class Evaluation:
 
 
 def evaluate(
-    predict: Callable[[Tensor], Predictions], loader: Batches, index: AnnotationIndex, config: EvalConfig
+    predict: Callable[[Tensor], Predictions],
+    loader: Batches,
+    index: AnnotationIndex,
+    config: EvalConfig,
+    *,
+    group: Group | None = None,
 ) -> Evaluation:
     """Predict every picture of the loader and judge the boxes.
 
     ``predict`` takes (B, C, H, W) uint8 on the host; whatever runs behind it is judged alike. Pictures that
-    the loader leaves out, because they cannot be read, are not counted as missed.
+    the loader leaves out, because they cannot be read, are not counted as missed. Each process of ``group``
+    predicts what its own loader gives; all of them judge what all found.
 
     Raises:
         DataError: the predictor has another number of classes than the data, or no picture could be read.
     """
+    group = group or Group()
     found: dict[int, Detections] = {}
     clock = _Clock()
     with console.current().progress("validating", len(index.items), "img") as bar:
@@ -157,7 +165,9 @@ def evaluate(
             for record, own in zip(batch.records, kept, strict=True):
                 found[record.index] = to_picture(own, record)
             clock.lap("postprocess")
-            bar.advance(len(batch.records))
+            bar.advance(min(len(batch.records) * group.world, len(index.items)))
+    for part in group.gather(found):
+        found |= part
     places = sorted(found)
     if not places:
         raise DataError("no picture of the split could be read", where=index.root)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyolo.assign.ota import Candidates, refine
 from anyolo.assign.ratio import Matches, last_in_cell, match_by_ratio
 from anyolo.config.schema import LossConfig
+from anyolo.devices.distributed import at_least_one, shared_counts
 from anyolo.loss.cells import pick_cells, slots_of_cells, spread
 from anyolo.loss.terms import binary_cross_entropy
 from anyolo.nn.heads.anchor import AnchorBased, boxes_of
@@ -89,7 +90,12 @@ class AnchorCriterion(nn.Module):
         if self.config.loss_ota and torch.is_grad_enabled():  # what is judged is judged by every match
             refined = refine(targets, [self._candidates(level) for level in levels])
             levels = [replace(level, match=match) for level, match in zip(levels, refined, strict=True)]
-        box, obj, cls = (torch.stack(parts) for parts in zip(*map(self._terms, levels), strict=True))
+        # in one exchange with the other processes, if there are any
+        *counts, images = shared_counts(*(level.match.valid_BNM.sum() for level in levels), len(targets.mask))
+        terms = zip(*map(self._terms, levels, map(at_least_one, counts)), strict=True)
+        box, obj, cls = (torch.stack(parts) for parts in terms)
+        if isinstance(images, Tensor):
+            obj = obj * (len(targets.mask) / images)
         # a copy, for the balance moves on before the way back
         sums = {"box": box.sum(), "obj": (obj * self.balance.clone()).sum(), "cls": cls.sum()}
         if self.config.autobalance and torch.is_grad_enabled():
@@ -97,7 +103,7 @@ class AnchorCriterion(nn.Module):
         items = {name: value * self.gains[name] for name, value in sums.items()}
         total = items["box"] + items["obj"] + items["cls"]
         if self.rules.sums_images:
-            total = total * len(targets.mask)
+            total = total * images
         return LossReport(total=total, items={name: item.detach() for name, item in items.items()})
 
     def _level(self, level_BCHW: Tensor, anchors_N2: Tensor, stride: int, targets: Targets) -> Level:
@@ -131,11 +137,12 @@ class AnchorCriterion(nn.Module):
             stride=stride,
         )
 
-    def _terms(self, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean box, objectness and class loss of one level; 0 for box and class without a match."""
+    def _terms(self, level: Level, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Box and class loss of one level over the ``count`` of matches, 0 without one, and its mean
+        objectness loss.
+        """
         (head,) = self._head
         match = level.match
-        count = match.valid_BNM.sum().clamp(min=1)
         overlap_BNM = self._overlap(level.boxes_BN4M, match, level.anchors_N2)
         box = ((overlap_BNM.neg() + 1) * match.valid_BNM).sum() / count
 

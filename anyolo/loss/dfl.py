@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from anyolo.assign.tal import TaskAligned
 from anyolo.config.schema import LossConfig
+from anyolo.devices.distributed import at_least_one, shared_counts
 from anyolo.loss.positives import positives_and_classes, slots, take
 from anyolo.loss.terms import distribution_focal
 from anyolo.nn.heads.dfl import BINS, SIDES, DFLHead
@@ -22,8 +23,8 @@ from anyolo.structures import HeadOutput, LossReport, Targets
 @dataclass(frozen=True, slots=True)
 class Positives:
     """The points that answer for true boxes, in S slots per image (``loss.positives.slots``): ``point_BS``
-    and ``slot_BA``, the true rows ``true_BS5``, their scores and centres, and the sum of all scores, at least
-    1.
+    and ``slot_BA``, the true rows ``true_BS5``, their scores and centres, and by what to divide: the sum of
+    all scores, at least 1, and the images.
     """
 
     point_BS: Tensor
@@ -32,6 +33,7 @@ class Positives:
     score_BS: Tensor
     centre_BS3: Tensor
     normaliser: Tensor
+    images: Tensor | int
 
 
 class DFLCriterion(nn.Module):
@@ -60,7 +62,7 @@ class DFLCriterion(nn.Module):
             own = positives if self.aux_follows else self._find(maps, output.aux, targets)
             terms = {name: terms[name] + term * self.aux for name, term in self._terms(maps, own).items()}
         items = {name: terms[name] * gain for name, gain in self.gains.items()}
-        total = (items["box"] + items["cls"] + items["dfl"]) * len(targets.mask)
+        total = (items["box"] + items["cls"] + items["dfl"]) * positives.images
         return LossReport(total=total, items={name: item.detach() for name, item in items.items()})
 
     @torch.no_grad()
@@ -75,13 +77,15 @@ class DFLCriterion(nn.Module):
         # a true box has at most topk points, ties at its last place aside
         most = min(len(centres), self.assign.topk * targets.most())
         point_BS, slot_BA = slots(found.score_BA, most)
+        score_sum, images = shared_counts(found.score_BA.sum(), len(targets.mask))
         return Positives(
             point_BS,
             slot_BA,
             take(targets.labels, found.owner_BA.gather(1, point_BS)),
             found.score_BA.gather(1, point_BS),
             centres.index_select(0, point_BS.flatten()).view(*point_BS.shape, 3),
-            found.score_BA.sum().clamp(min=1),
+            at_least_one(score_sum),
+            images,
         )
 
     def _terms(self, maps: Tensor, positives: Positives) -> dict[str, Tensor]:

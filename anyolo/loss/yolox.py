@@ -13,6 +13,7 @@ from torch import Tensor
 from anyolo.assign.simota import SimOTA
 from anyolo.assign.slots import slots, take
 from anyolo.config.schema import LossConfig
+from anyolo.devices.distributed import at_least_one, shared_counts
 from anyolo.loss.phase import Phased
 from anyolo.loss.positives import positives_and_classes
 from anyolo.loss.terms import binary_cross_entropy
@@ -58,7 +59,7 @@ class DecoupledCriterion(Phased):
             overlap_BS = found.overlap_BA.gather(1, point_BS)
             true = take(targets.labels, found.owner_BA.gather(1, point_BS))
             centres = centres.index_select(0, point_BS.flatten()).view(*point_BS.shape, 3)
-            normaliser = positive_BS.sum().clamp(min=1)
+            normaliser = at_least_one(*shared_counts(positive_BS.sum()))
 
         rows, everywhere = positives_and_classes(maps, point_BS, slot_BA, BOX, BOX + 1)
         raw, objectness, logits = torch.split(rows, [BOX, 1, head.nc], 2)

@@ -21,6 +21,7 @@ from anyolo.families.checkpoints import model_record, save_atomic
 from anyolo.nn.inference import Inference
 from anyolo.nn.model import Detector
 from anyolo.structures import Batch, Predictions
+from anyolo.train.memory import halving
 from anyolo.train.run import Hook, QuietHook, Run
 from anyolo.train.state import capture
 from anyolo.train.step import StepReport
@@ -58,21 +59,29 @@ class WatchedLoader:
 
 def judge(run: Run, model: Detector, dtype: torch.dtype) -> tuple[Evaluation, dict[str, float]]:
     """Evaluate ``model`` on the validation pictures; also its mean loss items."""
+    run.group.share(model.buffers())  # each process has seen other batches
     inference = Inference(model, run.device, run.step.preprocess, dtype=dtype)
     watched = WatchedLoader(run.val_loader)
     sums: dict[str, float] = {}
 
-    def predict(images: Tensor) -> Predictions:
-        output = inference.raw(images)
-        assert watched.batch is not None
+    def look(batch: Batch) -> Predictions:
+        output = inference.raw(batch.images)
         with run.device.region("loss"):
-            losses = run.criterion(output, run.device.to(watched.batch.targets))
+            losses = run.criterion(output, run.device.to(batch.targets))
+        found = inference.decode(output)
         for name, value in losses.items.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(images)
-        return inference.decode(output)
+            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.images)
+        return found
 
-    result = evaluate(predict, watched, run.val_index, run.config.evaluation)
-    return result, {name: value / max(result.images, 1) for name, value in sums.items()}
+    def predict(images: Tensor) -> Predictions:
+        assert watched.batch is not None
+        return Predictions.joined(halving(run.device, look, watched.batch))
+
+    result = evaluate(predict, watched, run.val_index, run.config.evaluation, group=run.group)
+    parts = run.group.gather(sums)
+    images = max(result.images, 1)
+    names = dict.fromkeys(name for part in parts for name in part)
+    return result, {name: sum(part.get(name, 0.0) for part in parts) / images for name in names}
 
 
 class EvaluateHook(QuietHook):
@@ -108,15 +117,16 @@ class StopHook(QuietHook):
         self.interrupted = ""
 
     def after_step(self, run: Run, report: StepReport, batches: Sequence[Batch]) -> None:
-        run.interrupted = self.interrupted
+        self._agree(run)
 
     def after_epoch(self, run: Run) -> None:
-        schedule = run.config.schedule
-        run.interrupted = self.interrupted
-        if schedule.time and run.elapsed_s > schedule.time * 3600:
-            run.stop_reason = f"time={schedule.time:g} hours are over"
-        elif schedule.patience and run.best_epoch > 0 and run.epoch - run.best_epoch >= schedule.patience:
-            run.stop_reason = f"no progress for patience={schedule.patience} epochs"
+        self._agree(run)
+        run.stop_reason = run.group.first(lambda: _why_enough(run))
+
+    def _agree(self, run: Run) -> None:
+        """All processes stop after the same update."""
+        if run.group.any(bool(self.interrupted)):
+            run.interrupted = self.interrupted or "a signal to another process"
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -137,6 +147,16 @@ class StopHook(QuietHook):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _why_enough(run: Run) -> str:
+    """Why the run should end early, or ""."""
+    schedule = run.config.schedule
+    if schedule.time and run.elapsed_s > schedule.time * 3600:
+        return f"time={schedule.time:g} hours are over"
+    if schedule.patience and run.best_epoch > 0 and run.epoch - run.best_epoch >= schedule.patience:
+        return f"no progress for patience={schedule.patience} epochs"
+    return ""
 
 
 class CheckpointHook(QuietHook):
@@ -212,7 +232,12 @@ def _as_rgb(images: Tensor, run: Run) -> Tensor:
     return images if run.step.preprocess.channels == "rgb" else images.flip(1)
 
 
-def default_hooks(train_index: AnnotationIndex, stop: StopHook, *, plots: bool) -> list[Hook]:
-    """In the order in which they must act: average, measure, stop, save, draw."""
-    hooks: list[Hook] = [AverageHook(), EvaluateHook(), stop, CheckpointHook()]
+def default_hooks(
+    train_index: AnnotationIndex, stop: StopHook, *, plots: bool, writes: bool = True
+) -> list[Hook]:
+    """In the order in which they must act: average, measure, stop, and for who ``writes``: save, draw."""
+    hooks: list[Hook] = [AverageHook(), EvaluateHook(), stop]
+    if not writes:
+        return hooks
+    hooks.append(CheckpointHook())
     return [*hooks, PictureHook(train_index)] if plots else hooks

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from anyolo.config.schema import TrainVerb
 from anyolo.data import AnnotationIndex, DetectionDataset, make_loader, open_data
 from anyolo.data.loader import Loader
 from anyolo.devices import Device, open_device
+from anyolo.devices.distributed import Group, join, placed
 from anyolo.errors import DeviceError, TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.nn.model import Detector, build
@@ -26,6 +28,7 @@ from anyolo.ops.letterbox import input_size
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
 from anyolo.train.host_loss import HostLoss
+from anyolo.train.memory import Pieces
 from anyolo.train.optim import build_optimizer, resolve_optimizer
 from anyolo.train.precision import Precision, choose_precision
 from anyolo.train.run import Run
@@ -47,6 +50,7 @@ class Job:
     explicit: frozenset[str]
     folder: RunFolder
     device: Device
+    group: Group
     size_hw: SizeHW
     train_index: AnnotationIndex
     val_index: AnnotationIndex
@@ -64,22 +68,32 @@ def settle(
     Raises DeviceError for a device that only runs finished graphs.
     """
     wishes = config.device
-    device = open_device(wishes.device, threads=wishes.threads, strict=wishes.strict, batch=config.data.batch)
+    place = placed()
+    device = open_device(
+        wishes.device,
+        threads=wishes.threads,
+        strict=wishes.strict,
+        batch=config.data.batch,
+        process=None if place.is_alone else place.local_rank,
+    )
     if not device.profile.trains:
         raise DeviceError(
             f"{device.profile.name} does not train: {device.profile.limit('train')}",
             where="device",
             hint="Train on another device; predict, val and export take this one.",
         )
+    group = join(device)
     device.seed(config.schedule.seed)
     torch.use_deterministic_algorithms(config.schedule.deterministic, warn_only=True)
     # torch then also fills all new memory, to unmask readers of what nobody wrote: a seventh of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     size_hw = input_size(config.data.imgsz, spec.preprocess.stride)
-    train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
-    folder = make_folder()
+    with group.in_turn():  # the first reads the labels, the others what it noted down of them
+        train_index, val_index = (_open(config, split) for split in ("train", config.evaluation.split))
+    folder = RunFolder(Path(group.first(lambda: str(make_folder().root))))
     # at once, so that a run killed at any later moment can be started again from its folder
-    folder.write_args({**args, "explicit": sorted(explicit)})
+    if group.is_first:
+        folder.write_args({**args, "explicit": sorted(explicit)})
     return Job(
         spec=spec,
         config=config,
@@ -87,6 +101,7 @@ def settle(
         explicit=explicit,
         folder=folder,
         device=device,
+        group=group,
         size_hw=size_hw,
         train_index=train_index,
         val_index=val_index,
@@ -174,6 +189,7 @@ def open_loaders(job: Job) -> Iterator[tuple[Loader, Loader]]:
         "workers": data.workers,
         "seed": seed,
         "pin": job.device.profile.pin_memory,
+        "group": job.group,
     }
     loader = make_loader(dataset, shuffle=not data.rect, **options)
     try:
@@ -194,6 +210,8 @@ def assemble(
     ema = WeightAverage(model)
     device.to(ema.model)
     model = device.prepare(model)
+    forward = job.group.spread(model, device, sync_bn=config.scale.sync_bn)
+    job.group.share(ema.model.state_dict().values())
     optim, note = resolve_optimizer(
         config.optim,
         job.explicit,
@@ -203,17 +221,23 @@ def assemble(
         nc=model.nc,
     )
     criterion = _criterion(job, model)
-    precision = _precision(job, model, criterion, loader, resume)
+    precision = job.group.first(lambda: _precision(job, model, criterion, loader, resume))
     if config.schedule.compile:
         _compile(job, model)
+    if not job.group.is_alone:
+        from anyolo.train.communication import compress  # lazy: torch may be built without communication
+
+        compress(forward, config.scale.comm_hook)
     step = StepConfig(
         preprocess=job.spec.preprocess,
         dtype=precision.dtype,
         reduction=job.spec.loss_reduction,
         clip_norm=optim.clip_norm,
+        group=job.group,
     )
     epochs, batch = config.schedule.epochs, config.data.batch
-    report.line(f"device {device.describe()}; {precision.reason}")
+    others = "" if job.group.is_alone else f", one of {job.group.world}"
+    report.line(f"device {device.describe()}{others}; {precision.reason}")
     report.line(note)
     pictures = len(job.train_index.items), len(job.val_index.items)
     report.line(f"{pictures[0]} pictures to train on, {pictures[1]} to judge by; run in {job.folder.root}")
@@ -226,12 +250,14 @@ def assemble(
         folder=job.folder,
         device=device,
         model=model,
+        forward=forward,
         ema=ema,
         criterion=criterion,
         optimizer=build_optimizer(model, optim, device, batch=batch),
         scaler=device.scaler(precision.dtype),
         schedule=Schedule(config=optim, epochs=epochs, batches=len(loader), batch=batch),
         step=step,
+        pieces=Pieces(device, (model, criterion), together=not job.group.is_alone),
         loader=loader,
         val_loader=val_loader,
         val_index=job.val_index,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from anyolo.config.schema import TrainVerb
 from anyolo.data.index import AnnotationIndex
 from anyolo.data.loader import Loader
 from anyolo.devices import Device, Scaler
+from anyolo.devices.distributed import Group
 from anyolo.errors import TrainingError
 from anyolo.families.base import FamilySpec
 from anyolo.loss.phase import set_phase
@@ -23,13 +25,17 @@ from anyolo.nn.model import Detector
 from anyolo.structures import Batch
 from anyolo.train.ema import WeightAverage
 from anyolo.train.folder import RunFolder
+from anyolo.train.memory import Pieces
 from anyolo.train.schedule import Schedule
 from anyolo.train.step import Criterion, StepConfig, StepReport, train_step
 
 
 @dataclass(kw_only=True)
 class Run:
-    """``epoch`` and ``index`` name the next batch; they and all that ``state.capture`` takes move on."""
+    """``epoch`` and ``index`` name the next batch; they and all that ``state.capture`` takes move on.
+
+    ``forward`` is what training calls: ``model``, or what averages its gradients over the processes.
+    """
 
     spec: FamilySpec
     names: tuple[str, ...]
@@ -39,12 +45,14 @@ class Run:
     folder: RunFolder
     device: Device
     model: Detector
+    forward: nn.Module
     ema: WeightAverage[Detector]
     criterion: Criterion
     optimizer: torch.optim.Optimizer
     scaler: Scaler
     schedule: Schedule
     step: StepConfig
+    pieces: Pieces
     loader: Loader
     val_loader: Loader
     val_index: AnnotationIndex
@@ -66,6 +74,10 @@ class Run:
     @property
     def elapsed_s(self) -> float:
         return self.elapsed_before_s + time.perf_counter() - self.started_s
+
+    @property
+    def group(self) -> Group:
+        return self.step.group
 
     @property
     def epochs(self) -> int:
@@ -113,12 +125,14 @@ def fit(run: Run, hooks: Sequence[Hook]) -> None:
     while run.epoch < run.epochs and not run.stop_reason:
         if not _train_epoch(run, hooks):
             return
-        if any(not math.isfinite(value) for value in run.mean_losses().values()):
+        parts = run.group.gather(run.mean_losses())
+        losses = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        if any(not math.isfinite(value) for value in losses.values()):
             raise TrainingError(
                 f"the loss is no longer a number in epoch {run.epoch + 1}",
                 hint=f"{run.folder.last} holds the last good epoch. Lower lr0, or use amp=False.",
             )
-        run.last_losses, run.sums = run.mean_losses(), {}
+        run.last_losses, run.sums = losses, {}
         run.epoch, run.index = run.epoch + 1, 0
         for hook in hooks:
             hook.after_epoch(run)
@@ -137,9 +151,7 @@ def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
         bar.advance(run.index * batch)
         for index, batches in _updates(run):
             run.schedule.apply(run.optimizer, run.epoch, index)
-            report = train_step(
-                run.model, run.criterion, batches, run.optimizer, run.device, run.scaler, run.step
-            )
+            report = run.pieces.run(partial(_step, run), batches, run.optimizer)
             images = sum(len(batch.images) for batch in batches)
             _add(run, report, images)
             run.index = index + 1
@@ -147,10 +159,14 @@ def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
                 hook.after_step(run, report, batches)
             losses = "  ".join(f"{name} {value:.3f}" for name, value in run.mean_losses().items())
             bar.describe(f"epoch {run.epoch + 1}/{run.epochs}  {losses}")
-            bar.advance(images)
+            bar.advance(min(images * run.group.world, len(run.loader.dataset)))
             if run.interrupted:
                 return False
     return True
+
+
+def _step(run: Run, pieces: list[Batch]) -> StepReport:
+    return train_step(run.forward, run.criterion, pieces, run.optimizer, run.device, run.scaler, run.step)
 
 
 def _updates(run: Run) -> Iterator[tuple[int, list[Batch]]]:

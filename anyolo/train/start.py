@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import torch
 
 from anyolo import console
 from anyolo.config.schema import TrainVerb
+from anyolo.errors import OutOfMemory
 from anyolo.evaluate import draw_report
 from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector
 from anyolo.train.anchors import check_anchors
 from anyolo.train.folder import RunFolder
-from anyolo.train.hooks import StopHook, default_hooks, judge
-from anyolo.train.prepare import assemble, fit_classes, freeze_rows, open_loaders, settle, unfold
+from anyolo.train.hooks import CheckpointHook, StopHook, default_hooks, judge
+from anyolo.train.prepare import Job, assemble, fit_classes, freeze_rows, open_loaders, settle, unfold
 from anyolo.train.run import Run, fit
 
 
@@ -36,6 +38,11 @@ class TrainResult:
     device: str
     metrics: Mapping[str, float]
     ok: bool = True
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> TrainResult:
+        paths = {name: Path(values[name]) for name in ("run", "best", "last")}
+        return TrainResult(**{**values, **paths})
 
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -63,6 +70,16 @@ def train(
     KeyboardInterrupt after a clean stop by the user.
     """
     job = settle(spec, config, args, frozenset(explicit), make_folder)
+    try:
+        return _train(job, model, is_random=is_random, is_folded=is_folded, resume=resume)
+    finally:
+        job.group.leave()
+
+
+def _train(
+    job: Job, model: Detector, *, is_random: bool, is_folded: bool, resume: Mapping[str, Any] | None
+) -> TrainResult:
+    spec, config = job.spec, job.config
     model = fit_classes(model, spec, len(job.train_index.names), is_random=is_random)
     if resume is None:
         check_anchors(job, model)
@@ -73,7 +90,9 @@ def train(
             unfold(job, model, loader)
         run = assemble(job, model, loader, val_loader, resume)
         with stop.signals():
-            fit(run, default_hooks(job.train_index, stop, plots=config.run.plots))
+            plots, writes = config.run.plots, job.group.is_first
+            with _kept(run):
+                fit(run, default_hooks(job.train_index, stop, plots=plots, writes=writes))
         if run.interrupted:
             place = f"epoch {run.epoch + 1}, batch {run.index} of {len(loader)}"
             how = f"go on with: anyolo train resume={job.folder.last}"
@@ -81,13 +100,30 @@ def train(
         return _finish(run)
 
 
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    """A run that lacks memory leaves a last.pt of its last whole update."""
+    try:
+        yield
+    except OutOfMemory as error:
+        if error.is_whole and run.group.is_alone:
+            CheckpointHook().save_last(run)
+        place = f"epoch {run.epoch + 1}, batch {run.index + 1} of {len(run.loader)}"
+        raise OutOfMemory(
+            error.message, where=place, hint=f"{error.hint} Go on with: anyolo train resume={run.folder.last}"
+        ) from error
+
+
 def _finish(run: Run) -> TrainResult:
     """Judge best.pt as a user would, in float32, and draw the report."""
-    best = load_model(run.folder.best).model if run.config.schedule.save else run.ema.model
+    best = run.ema.model
+    if run.config.schedule.save and run.group.is_first:
+        best = load_model(run.folder.best).model
+    run.group.share(best.state_dict().values())
     evaluation, _ = judge(run, best, torch.float32)
     report = console.current()
     report.table("best weights on the validation pictures", evaluation.columns, evaluation.rows())
-    if run.config.run.plots:
+    if run.config.run.plots and run.group.is_first:
         draw_report(evaluation, run.folder.root)
     if run.stop_reason:
         report.line(f"stopped after epoch {run.epoch}: {run.stop_reason}")

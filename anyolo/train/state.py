@@ -29,6 +29,7 @@ def capture(run: Run) -> dict[str, Any]:
         "criterion": list(_criterion_tensors(run)),
         "sums": {name: float(value) for name, value in run.sums.items()},
         "updates": run.updates,
+        "pieces": run.pieces.most,
         "metrics": dict(run.metrics),
         "history": [dict(row) for row in run.history],
         "best_fitness": run.best_fitness,
@@ -52,6 +53,7 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
             own.copy_(kept)
     run.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
     run.updates = state["updates"]
+    run.pieces.most = state.get("pieces", 0)  # not in files of before memory could run out
     run.metrics = dict(state["metrics"])
     run.history = [dict(row) for row in state["history"]]
     run.best_fitness, run.best_epoch = state["best_fitness"], state["best_epoch"]

@@ -1,0 +1,118 @@
+"""Training on several devices: ``device=0,1`` starts a process for each, by torch's own launcher.
+
+``torchrun --nproc-per-node=2 -m anyolo.cli train ...`` is the same from outside, also over several machines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anyolo import console, errors
+from anyolo.errors import AnyoloError, TrainingError
+
+
+def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[str, Any]:
+    """Train in ``processes`` processes of this machine; the first one's result, as JSON has it.
+
+    Raises what the processes raised, TrainingError where one died without a word, KeyboardInterrupt.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="anyolo-") as folder:
+        request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
+        verbose = not isinstance(console.current(), console.NullReporter)
+        request.write_text(json.dumps({"values": dict(values), "verbose": verbose}), encoding="utf-8")
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=Path(folder).name,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=restarts,
+            monitor_interval=0.5,
+        )
+        console.current().line(f"{processes} processes, one for each device")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+        try:
+            elastic_launch(config, sys.executable)("-m", "anyolo.api.launching", str(request), str(answer))
+        except SignalException as stop:
+            raise _ending(answer) or KeyboardInterrupt("stopped") from stop
+        except ChildFailedError as error:
+            raise _ending(answer) or TrainingError(
+                f"a process of this run died: {_causes(error)}",
+                hint="Go on from the last checkpoint with: anyolo train resume; restarts=3 does that by itself.",
+            ) from error
+        ending = _ending(answer)
+        if ending:
+            raise ending
+        done: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return done
+
+
+def _causes(error: Any) -> str:
+    """Which processes, and how each ended."""
+    said = []
+    for rank, failure in sorted(error.failures.items()):
+        how = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+        said.append(f"number {rank} ({how})")
+    return ", ".join(said)
+
+
+def _ending(answer: Path) -> BaseException | None:
+    """The error that the processes told of, if any."""
+    if not answer.is_file():
+        return None
+    told = json.loads(answer.read_text(encoding="utf-8")).get("error")
+    if told is None:
+        return None
+    if told["kind"] == "KeyboardInterrupt":
+        return KeyboardInterrupt(told["message"])
+    kind = getattr(errors, told["kind"], None)
+    if not isinstance(kind, type) or not issubclass(kind, AnyoloError):
+        kind = TrainingError
+    error = AnyoloError.__new__(kind)
+    AnyoloError.__init__(error, told["message"], where=told["where"], hint=told["hint"])
+    return error
+
+
+def _work(request: Path, answer: Path) -> int:
+    """The life of one of the processes."""
+    from anyolo.api.training import run_train
+    from anyolo.devices.distributed import placed
+
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    is_first = placed().is_first
+    reporter = console.RichReporter() if asked["verbose"] and is_first else console.NullReporter()
+    try:
+        with console.use(reporter):
+            result = run_train(asked["values"])
+    except KeyboardInterrupt as stop:
+        if is_first:
+            _write(answer, {"error": {"kind": "KeyboardInterrupt", "message": str(stop)}})
+        return 1
+    except AnyoloError as error:
+        told = {"kind": type(error).__name__, "message": error.message, "where": error.where}
+        _write(answer, {"error": {**told, "hint": error.hint}})
+        return 1
+    if is_first:
+        _write(answer, result.to_json())
+    return 0
+
+
+def _write(path: Path, document: Any) -> None:
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(document), encoding="utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(_work(Path(sys.argv[1]), Path(sys.argv[2])))
