@@ -17,6 +17,9 @@ from anyolo import console, errors
 from anyolo.errors import AnyoloError, TrainingError
 
 
+_PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.launching import work; sys.exit(work())"
+
+
 def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[str, Any]:
     """Train in ``processes`` processes of this machine; the first one's result, as JSON has it.
 
@@ -43,13 +46,15 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
         console.current().line(f"{processes} processes, one for each device")
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         try:
-            elastic_launch(config, sys.executable)("-m", "anyolo.api.launching", str(request), str(answer))
+            elastic_launch(config, sys.executable)(
+                "-c", _PROCESS.format(path=sys.path), str(request), str(answer)
+            )
         except SignalException as stop:
             raise _ending(answer) or KeyboardInterrupt("stopped") from stop
         except ChildFailedError as error:
             raise _ending(answer) or TrainingError(
                 f"a process of this run died: {_causes(error)}",
-                hint="Go on from the last checkpoint with: anyolo train resume; restarts=3 does that by itself.",
+                hint="Go on with: anyolo train resume (restarts=3 does that by itself).",
             ) from error
         ending = _ending(answer)
         if ending:
@@ -84,11 +89,12 @@ def _ending(answer: Path) -> BaseException | None:
     return error
 
 
-def _work(request: Path, answer: Path) -> int:
-    """The life of one of the processes."""
+def work() -> int:
+    """The life of one of the processes; the arguments are the files of request and answer."""
     from anyolo.api.training import run_train
     from anyolo.devices.distributed import placed
 
+    request, answer = map(Path, sys.argv[1:])
     asked = json.loads(request.read_text(encoding="utf-8"))
     is_first = placed().is_first
     reporter = console.RichReporter() if asked["verbose"] and is_first else console.NullReporter()
@@ -112,7 +118,3 @@ def _write(path: Path, document: Any) -> None:
     beside = path.with_suffix(f".{os.getpid()}")
     beside.write_text(json.dumps(document), encoding="utf-8")
     os.replace(beside, path)
-
-
-if __name__ == "__main__":
-    sys.exit(_work(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -44,7 +44,7 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     """Settings as in ``anyolo train --help``."""
     typed = load(TrainVerb, values)
     group = placed()
-    processes = several(typed.config.device.device) if group.is_alone else 1
+    processes = several(_device(typed)) if group.is_alone else 1
     if processes > 1:
         restarts = typed.config.scale.restarts
         return TrainResult.from_json(launch(values, processes, restarts=restarts))
@@ -76,6 +76,16 @@ def _begin(values: Mapping[str, Any], typed: Loaded[TrainVerb]) -> TrainResult:
         is_random="random" in start.meta,
         is_folded="folded" in start.meta,
     )
+
+
+def _device(typed: Loaded[TrainVerb]) -> str:
+    """As typed, or of the run that is to go on."""
+    schedule, device = typed.config.schedule, typed.config.device.device
+    if not schedule.resume or "device" in typed.explicit:
+        return device
+    file = _last_weights(typed.config).parent.parent / "args.yaml"
+    args = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(args.get("device", device))
 
 
 @contextmanager

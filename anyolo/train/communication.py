@@ -4,8 +4,6 @@ The hooks of torch.nn.parallel.DistributedDataParallel get the gradients bucket 
 uses is ``comm_hook``; all of them count the bytes that this process hands over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
