@@ -1,4 +1,4 @@
-"""``batch=-1`` and ``batch=0.8``: the batch size, from what steps of growing size take and how fast they are."""
+"""``batch=-1`` and ``batch=0.8``: the batch size, from steps of growing size, what they take and how fast they are."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _warn_of_workers(config: TrainVerb, device: Device, room: Room) -> None:
         count, _ = plan_workers(config.data.workers, apart=device.profile.pin_memory)
         console.current().warn(
             f"{count} loader workers and the run's own libraries may hold {_gib(own)} of the "
-            f"{_gib(room.budget_bytes)} there is for all; fewer workers= (or no cache=) leave more for the steps"
+            f"{_gib(room.budget_bytes)} there is for all; fewer workers= and no cache=ram leave more for steps"
         )
 
 
@@ -127,12 +127,12 @@ def _tell(job: Job, choice: Choice) -> None:
 
 
 def sentence(choice: Choice, asked: float, device: str) -> str:
-    memory, own = choice.room.memory, choice.room.held_bytes
+    memory, own, budget = choice.room.memory, choice.room.held_bytes, choice.room.budget_bytes
     others = max(0, memory.total_bytes - memory.free_bytes - own)
     return (
         f"batch={asked:g}: {device} has {_gib(memory.total_bytes)}, {_gib(own)} reserved by this run, "
         f"{_gib(others)} used by others, {_gib(memory.free_bytes)} free; batch {choice.batch} takes at most "
-        f"{_gib(choice.needed_bytes(choice.batch))} of {_gib(choice.room.budget_bytes)} that it may: {choice.why}"
+        f"{_gib(choice.needed_bytes(choice.batch))} of {_gib(budget)} that it may: {choice.why}"
     )
 
 

@@ -80,6 +80,6 @@ def smallest_that_is_fast(tried: Sequence[Tried], share: float = SPEED_SHARE) ->
 
 
 def is_levelling(tried: Sequence[Tried], gain: float = 1.03) -> bool:
-    """Whether two sizes in a row, the last ones, were not faster than the best of those before by ``gain``."""
+    """Whether neither of the last two sizes was faster than all before them by ``gain``."""
     rates = [one.images_per_s for one in tried]
     return len(rates) > 2 and max(rates[-2:]) < gain * max(rates[:-2])

@@ -118,8 +118,8 @@ class Trial:
     def _judge(self, batch: Batch) -> None:
         """As the run judges its average, but for the suppression, which takes one picture at a time."""
         inference = Inference(self.ema.model, self.device, self.step.preprocess, dtype=self.step.dtype)
+        output = inference.raw(batch.images)
         with torch.no_grad(), self.device.region("loss"):
-            output = inference.raw(batch.images)
             self.criterion(output, self.device.to(batch.targets))
         found = inference.decode(output)
         objectness = None if found.objectness is None else found.objectness[:1]
