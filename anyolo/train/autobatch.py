@@ -1,4 +1,4 @@
-"""``batch=-1`` and ``batch=0.8``: the batch size, from steps of growing size, what they take and how fast they are."""
+"""``batch=-1`` and ``batch=0.8``: the batch size, found by trying steps of growing size before the run."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _warn_of_workers(config: TrainVerb, device: Device, room: Room) -> None:
         count, _ = plan_workers(config.data.workers, apart=device.profile.pin_memory)
         console.current().warn(
             f"{count} loader workers and the run's own libraries may hold {_gib(own)} of the "
-            f"{_gib(room.budget_bytes)} there is for all; fewer workers= and no cache=ram leave more for steps"
+            f"{_gib(room.budget_bytes)} there is for all; fewer workers=, no cache=ram leave more for steps"
         )
 
 
