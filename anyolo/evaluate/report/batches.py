@@ -32,19 +32,16 @@ def draw_batches(
     largest = max([chosen, *failed, *(batch for batch, _ in needs)])
     _draw_memory(axes[0], needs, failed, need, budget_bytes, chosen, largest)
     timed = [(batch, rate) for batch, rate in rates if rate > 0]
-    style.name_axes(axes[1], "Speed", "batch", "images/s")
+    at = dict(timed).get(chosen)
+    style.name_axes(axes[1], f"Speed: {at:.3g}/s with batch {chosen}" if at else "Speed", "batch", "images/s")
     if timed:
-        axes[1].plot(*zip(*timed, strict=True), color=style.ACCENT, marker="o", markersize=4, linewidth=1.3)
         best = max(rate for _, rate in timed)
-        axes[1].axhline(0.95 * best, color=_WARM, linewidth=1, linestyle="--")
-        axes[1].annotate(
-            "95% of the best", (1, 0.95 * best), (0, -4), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", va="top", fontsize=8.5, color=_WARM,
-        )  # fmt: skip
+        axes[1].plot(*zip(*timed, strict=True), color=style.ACCENT, marker="o", markersize=4, linewidth=1.3)
+        axes[1].axhline(0.95 * best, color=_WARM, linewidth=1, linestyle="--", label="95% of the best")
         axes[1].set_ylim(0, 1.12 * best)
-        at = next((rate for batch, rate in timed if batch == chosen), None)
-        if at is not None:
-            _mark(axes[1], chosen, at, f"batch {chosen}: {at:.3g}/s", below=True)
+        axes[1].legend(frameon=False, fontsize=8.5, loc="lower right")
+        if at:
+            _mark(axes[1], chosen, at)
     else:
         style.say_empty(axes[1], "nothing was timed")
     _number_batches(axes, sorted({*(batch for batch, _ in needs), *failed, chosen}))
@@ -60,7 +57,8 @@ def _draw_memory(
     chosen: int,
     largest: int,
 ) -> None:
-    style.name_axes(axes, "Memory of the whole run", "batch", "GiB")
+    at = need(chosen) / _GIB
+    style.name_axes(axes, f"Memory: {at:.1f} GiB with batch {chosen}", "batch", "GiB, the whole run")
     sizes = range(1, largest + 1)
     axes.plot(sizes, [need(size) / _GIB for size in sizes], color="#8895a3", linewidth=1.3, label="fitted")
     axes.plot(
@@ -72,18 +70,15 @@ def _draw_memory(
         axes.plot(failed, heights, "x", color="#c0392b", markersize=7, label="out of memory")
     budget = budget_bytes / _GIB
     axes.axhline(budget, color=_WARM, linewidth=1, linestyle="--", label=f"may be used: {budget:.1f} GiB")
-    axes.set_ylim(0, 1.12 * max([budget, need(largest) / _GIB, *(size / _GIB for _, size in needs)]))
-    at = need(chosen) / _GIB
-    _mark(axes, chosen, at, f"batch {chosen}: {at:.1f} GiB", below=True)
-    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, 0.92))
+    highest = max([need(largest) / _GIB, *(size / _GIB for _, size in needs)])
+    # a budget far above all is left to the legend
+    axes.set_ylim(0, 1.12 * max(highest, budget if budget < 2.5 * highest else 1.3 * highest))
+    _mark(axes, chosen, at)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, 0.9))
 
 
-def _mark(axes: Axes, batch: int, height: float, text: str, *, below: bool) -> None:
+def _mark(axes: Axes, batch: int, height: float) -> None:
     axes.plot([batch], [height], marker="o", markersize=9, fillstyle="none", color=style.INK, linewidth=0)
-    axes.annotate(
-        text, (batch, height), (0, -12 if below else 8), textcoords="offset points", ha="center",
-        va="top" if below else "bottom", fontsize=9, color=style.INK,
-    )  # fmt: skip
 
 
 def _number_batches(axes: Sequence[Axes], sizes: Sequence[int]) -> None:
