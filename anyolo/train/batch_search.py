@@ -124,6 +124,10 @@ def _fill(step: Step, room: Room, tried: list[Tried], limit: int, until_s: float
     """The largest by the fit, which is tried too, and mended where it was wrong there."""
     for _ in range(3):
         batch = _largest(room, tried, limit)
+        failed = [one.batch for one in tried if one.peak_bytes is None]
+        if failed:  # the fit was wrong there: half-way to what went well
+            well = max(one.batch for one in tried if one.peak_bytes is not None)
+            batch = min(batch, (well + min(failed)) // 2)
         known = [one for one in tried if one.batch == batch]
         if batch > 1 and not known and time.perf_counter() < until_s:
             tried.append(step.measure(batch))
