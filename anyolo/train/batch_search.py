@@ -22,6 +22,7 @@ from anyolo.train.batch_fit import (
 ROUNDS = 5
 MOST_S = 60.0
 SMALLEST_GROWTH = 1.25
+LEVELLING, ALL = "larger ones are no faster", "a batch holds no more than {} pictures here"
 
 
 class Step(Protocol):
@@ -72,43 +73,49 @@ def search(step: Step, room: Room, *, limit: int, is_filling: bool, most_s: floa
     ``is_filling``: the largest batch that the room holds, else the smallest as fast as any; up to ``limit``.
     The search starts nothing that it expects to end later than after ``most_s`` seconds.
     """
-    until_s = time.perf_counter() + most_s
-    tried, ending = _grow(step, room, limit, is_filling, until_s)
+    begun_s = time.perf_counter()
+    until_s = begun_s + most_s
+    tried: list[Tried] = []
+    ending = _grow(step, room, tried, limit, is_filling, until_s)
     if tried[0].peak_bytes is None:
         batch, why = 1, "the smallest there is, although even one picture ran out of memory"
     elif _largest(room, tried, limit) == 0:
         batch, why = 1, "the smallest there is, although it takes more than it may"
     elif is_filling:
         batch = _fill(step, room, tried, limit, until_s)
-        why = (
-            "the largest with room to spare" if batch < limit else f"there are no more than {limit} pictures"
-        )
+        why = "the largest that fits" if batch < limit else ALL.format(limit)
     else:
         batch, why = _find_fastest(step, room, tried, until_s)
+        # it levelled by first impressions only: go on where the medians say otherwise
+        while ending == LEVELLING and not is_levelling(tried) and time.perf_counter() < begun_s + most_s / 2:
+            ending = _grow(step, room, tried, limit, is_filling, until_s)
+            batch, why = _find_fastest(step, room, tried, until_s)
         why = f"{why}; {ending}"
     line = fit_memory(tried, room.held_bytes) if tried[0].peak_bytes is not None else None
     ordered = sorted(tried, key=lambda one: one.batch)
     return Choice(batch=batch, why=why, room=room, tried=ordered, line=line)
 
 
-def _grow(step: Step, room: Room, limit: int, is_filling: bool, until_s: float) -> tuple[list[Tried], str]:
-    """1, 2, 4, ... and at last the largest that fits; and what ended it, in words."""
-    tried: list[Tried] = []
-    batch = 1
+def _grow(step: Step, room: Room, tried: list[Tried], limit: int, is_filling: bool, until_s: float) -> str:
+    """1, 2, 4, ... and at last the largest that fits, added to ``tried``; and what ended it, in words."""
+    spent_s = 0.0
     while True:
-        began = time.perf_counter()
+        batch, began = 1, time.perf_counter()
+        if tried:
+            most, last = _largest(room, tried, limit), tried[-1].batch
+            batch = min(2 * last, most)
+            if batch < SMALLEST_GROWTH * last:
+                return (
+                    f"there are no more than {limit} pictures" if most == limit else "larger ones do not fit"
+                )
+            if began + 2 * spent_s > until_s:
+                return f"larger ones than {last} would take too long to try"
         tried.append(step.measure(batch))
+        spent_s = time.perf_counter() - began
         if tried[-1].peak_bytes is None:
-            return tried, f"{batch} ran out of memory"
+            return f"{batch} ran out of memory"
         if not is_filling and is_levelling(tried):
-            return tried, "larger ones are no faster"
-        most, last, now = _largest(room, tried, limit), batch, time.perf_counter()
-        batch = min(2 * last, most)
-        if batch < SMALLEST_GROWTH * last:
-            is_all = most == limit and most > 0
-            return tried, f"there are no more than {limit} pictures" if is_all else "larger ones do not fit"
-        if now + 2 * (now - began) > until_s:
-            return tried, f"larger ones than {last} would take too long to try"
+            return LEVELLING
 
 
 def _largest(room: Room, tried: Sequence[Tried], limit: int) -> int:
@@ -158,11 +165,13 @@ def _find_fastest(step: Step, room: Room, tried: list[Tried], until_s: float) ->
     best = max(candidates, key=lambda one: one.images_per_s)
     chosen = smallest_that_is_fast(candidates)
     if chosen is best:
-        return best.batch, f"the fastest, {best.images_per_s:.3g} images/s"
-    return chosen.batch, (
-        f"the smallest with {SPEED_SHARE:.0%} of the best rate ({chosen.images_per_s:.3g} images/s, "
-        f"{best.images_per_s:.3g} with {best.batch})"
-    )
+        why = f"the fastest, {best.images_per_s:.3g} images/s"
+    else:
+        why = (
+            f"the smallest with {SPEED_SHARE:.0%} of the best rate ({chosen.images_per_s:.3g} images/s, "
+            f"{best.images_per_s:.3g} with {best.batch})"
+        )
+    return chosen.batch, why
 
 
 def _expected(line: MemoryLine, batch: int) -> Tried:

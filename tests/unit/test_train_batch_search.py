@@ -157,6 +157,25 @@ def test_without_time_one_size_is_enough():
     assert step.measured == [1] and choice.batch == 1 and "too long" in choice.why
 
 
+class Disturbed(Invented):
+    """First impressions say that more is no faster; the medians say that it is, up to 16."""
+
+    def measure(self, batch):
+        one = super().measure(batch)
+        return Tried(batch=batch, peak_bytes=one.peak_bytes, images_per_s=10.0)
+
+    def time(self, batch):
+        super().time(batch)
+        return 10.0 * min(batch, 16)
+
+
+def test_medians_that_still_rise_make_it_go_on():
+    step = Disturbed()
+    choice = search(step, room(free=50 * GIB), limit=1000, is_filling=False)
+    assert choice.batch == 16 and max(step.measured) in {32, 64}
+    assert [one.batch for one in choice.tried] == sorted(set(step.measured))
+
+
 class Spiky(Invented):
     """Takes far more at 4, once, as a kernel does that is tried out."""
 
