@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -210,6 +211,7 @@ def main() -> None:
         options.sizes = [int(size) for size in options.sizes.split(",")]
         (train if options.part == "train" else sweep)(options)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no control group behind
     results = [judge(options, model) for model in options.models.split(",")]
     for one in results:
         print(
