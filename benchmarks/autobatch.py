@@ -142,7 +142,7 @@ def sweep(options: argparse.Namespace) -> None:
         for size in peaks if number % 2 else reversed(peaks):
             schedule = Schedule(config=config.optim, epochs=1, batches=1, batch=size)
             gathered = max(1, round(config.optim.nbs / schedule.batch))
-            batch = trial._batch(size, trial.train_hw)
+            batch = trial.worst_batch(size, trial.train_hw)
             trial.rate(batch)
             start = time.perf_counter()
             train_step(

@@ -74,10 +74,10 @@ class Trial:
         gc.collect()
         self.device.empty_cache()
         try:
-            shown = self._batch(batch, self.train_hw)
+            shown = self.worst_batch(batch, self.train_hw)
             with self.device.watch_memory() as peak:
                 self.rate(shown)
-                self._judge(self._batch(min(batch, len(self.job.val_index)), self.val_hw))
+                self._judge(self.worst_batch(min(batch, len(self.job.val_index)), self.val_hw))
             return Tried(batch=batch, peak_bytes=peak.peak_bytes, images_per_s=self.rate(shown))
         except (RuntimeError, MemoryError) as error:
             if not self.device.exhausted(error):
@@ -91,7 +91,7 @@ class Trial:
     def time(self, batch: int) -> float:
         """Images per second after an update that does not count; 0 where the memory did not suffice."""
         try:
-            shown = self._batch(batch, self.train_hw)
+            shown = self.worst_batch(batch, self.train_hw)
             self.rate(shown)
             return self.rate(shown)
         except (RuntimeError, MemoryError) as error:
@@ -133,7 +133,8 @@ class Trial:
             multi_label=wishes.multi_label,
         )
 
-    def _batch(self, size: int, size_hw: SizeHW) -> Batch:
+    def worst_batch(self, size: int, size_hw: SizeHW) -> Batch:
+        """Noise, and in every picture all boxes that the fullest one can have."""
         height, width = size_hw
         noise = torch.randint(0, 256, (size, self.model.channels, height, width), dtype=torch.uint8)
         boxes = self.boxes * np.array([1, width, height, width, height], np.float32)

@@ -114,21 +114,21 @@ def test_a_trial_leaves_its_weights_and_dies_as_a_failed_size(
     assert one.peak_bytes and two.peak_bytes and one.images_per_s > 0
     own, copied = dict(model.named_parameters()), dict(trial.model.named_parameters())
     assert all(torch.equal(own[name].detach(), copied[name].detach()) for name in own)
-    batch = trial._batch
+    batch = trial.worst_batch
 
     def too_large(size: int, size_hw: tuple[int, int]) -> object:
         if size > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate")
         return batch(size, size_hw)
 
-    monkeypatch.setattr(trial, "_batch", too_large)
+    monkeypatch.setattr(trial, "worst_batch", too_large)
     assert trial.measure(4).peak_bytes is None and trial.time(4) == 0
     assert trial.measure(2).peak_bytes
     room = autobatch._look(job, model)
     assert room is not None
     choice = autobatch.search(trial, room, limit=8, is_filling=True)
     assert choice.batch <= 3 and any(row.peak_bytes is None for row in choice.tried)
-    monkeypatch.setattr(trial, "_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    monkeypatch.setattr(trial, "worst_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         trial.measure(1)
 
