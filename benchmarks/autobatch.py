@@ -194,7 +194,7 @@ def main() -> None:
     )
     parser.add_argument("--models", default="yolov8n,yolov5n")
     parser.add_argument("--data", default="coco128")
-    parser.add_argument("--fraction", type=float, default=0.25)
+    parser.add_argument("--fraction", type=float, default=0.5)
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--gib", type=float, default=6.0)
     parser.add_argument("--workers", type=int, default=8)
