@@ -16,6 +16,7 @@ EXPORTERS: Registry[Format] = Registry(
     "export format",
     {
         "torchscript": "anyolo.export.torchscript:FORMAT",
+        "ptl": "anyolo.export.mobile_ptl:FORMAT",
         "onnx": "anyolo.export.onnx:FORMAT",
         "mlu270": "anyolo.export.mlu270:FORMAT",
     },

@@ -19,6 +19,7 @@ from anyolo.export.base import (
     BOXES,
     DECODED,
     INPUT,
+    NMS,
     Arrays,
     Exportable,
     FoldedConvolution,
@@ -37,7 +38,7 @@ class OnnxFormat:
     name = "onnx"
     suffix = ".onnx"
     requires = ("onnx", "onnxruntime", "onnxslim")
-    abilities = frozenset({"dynamic"})
+    abilities = frozenset({NMS, "dynamic"})
     remark = ""
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:
