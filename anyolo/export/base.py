@@ -36,7 +36,7 @@ DECODED = ("boxes_xyxy", "scores", "objectness")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """The non-maximum suppression an artefact is meant for: inside its ``graph``, or after it on the ``host``."""
+    """The non-maximum suppression of an artefact: inside its ``graph``, or behind it on the ``host``."""
 
     conf: float
     iou: float

@@ -203,7 +203,7 @@ class _Job:
         return self.batches(pictures_for(own, "", {}) if own else self.pictures)
 
     def verify(self, path: Path) -> Verification:
-        config, tolerance = self.config, Tolerance()
+        tolerance = Tolerance()
         batches = self.batches(self.pictures)
         runner = self.format.open(path)
         verification = compare(

@@ -104,7 +104,7 @@ def _metadata(path: Path) -> Mapping[str, Any]:
 
 
 def _for_phones(module: Any) -> Any:
-    """With the kernels of phones where this build has them; without, the file runs everywhere all the same."""
+    """With the kernels of phones where this build has them; without them it runs everywhere all the same."""
     import torch.backends.xnnpack
 
     if not torch.backends.xnnpack.enabled:
