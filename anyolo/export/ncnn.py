@@ -75,7 +75,7 @@ class NcnnRunner:
         self._outputs = len(self._net.output_names())
 
     def run(self, images: Images) -> Arrays:
-        found = [self._one(picture.astype(np.float32)) for picture in images]
+        found = [self._one(np.ascontiguousarray(picture, np.float32)) for picture in images]
         return tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
 
     def decoded(self, images: Images) -> Arrays:
@@ -87,7 +87,7 @@ class NcnnRunner:
 
         found = []
         with self._net.create_extractor() as extractor:
-            given = ncnn.Mat(np.ascontiguousarray(picture))
+            given = ncnn.Mat(picture).clone()  # memory of its own: ncnn reads past the end of numpy's
             extractor.input(INPUT, given)
             for number in range(self._outputs):
                 code, mat = extractor.extract(OUTPUT.format(number))

@@ -29,7 +29,7 @@ from anyolo.export.base import (
 )
 from anyolo.export.onnx_weights import read_convolutions
 
-OPSETS = range(13, 21)
+OPSETS = range(12, 21)
 DEFAULT_OPSET = 17
 METADATA_KEY = "anyolo"
 

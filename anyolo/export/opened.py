@@ -37,8 +37,8 @@ class OpenedArtifact:
         return None if self.manifest.is_dynamic else self.manifest.size_hw
 
     def predict(self, images: Tensor) -> Predictions:
-        """Final boxes come back as one candidate each, with a score for their class alone. An artefact that is
-        suppressed on the host gives all its candidates, for whatever confidence and overlap are asked for.
+        """Final boxes come back as one candidate each, with a score for their class alone. An artefact that
+        is suppressed on the host gives all its candidates, for whatever confidence and overlap are asked for.
 
         Raises:
             ConfigError: pictures of another size than the artefact takes; names both sizes.
