@@ -75,6 +75,11 @@ class NcnnRunner:
         self._outputs = len(self._net.output_names())
 
     def run(self, images: Images) -> Arrays:
+        own, given = tuple(self.metadata["input"]["size_hw"]), images.shape[2:]
+        if own != given:  # ncnn itself would run, and put its boxes anywhere
+            raise ExportError(
+                f"takes pictures of {own[0]}x{own[1]}, not {given[0]}x{given[1]}", where=str(self._path)
+            )
         found = [self._one(np.ascontiguousarray(picture, np.float32)) for picture in images]
         return tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
 
@@ -92,8 +97,7 @@ class NcnnRunner:
             for number in range(self._outputs):
                 code, mat = extractor.extract(OUTPUT.format(number))
                 if code:
-                    size = f"{picture.shape[1]}x{picture.shape[2]}"
-                    raise ExportError(f"ncnn cannot run it on a picture of {size}", where=str(self._path))
+                    raise ExportError(f"ncnn cannot run it (code {code})", where=str(self._path))
                 found.append(np.array(mat, np.float32))  # a copy: the memory goes with the extractor
         points = found[0].size // 4
         shapes = ((points, 4), (points, -1), (points,))

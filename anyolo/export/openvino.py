@@ -132,8 +132,9 @@ def _convert(traced: Any) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     front_end = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced)  # asked again while converting, so it has to live as long
     try:
-        return front_end.convert(front_end.load(TorchScriptPythonDecoder(traced)))
+        return front_end.convert(front_end.load(decoder))
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot express the model: {_reason(error)}") from error
 
@@ -152,8 +153,8 @@ def _read(path: Path) -> Any:
     import openvino
 
     place = path / NETWORK
-    if not place.is_file():
-        raise ExportError(f"no OpenVINO folder: {NETWORK} is missing", where=str(path))
+    if not place.is_file() or b"<net" not in place.read_bytes()[:400]:  # other front ends would try, and log
+        raise ExportError(f"no OpenVINO folder: {NETWORK} is missing or none of OpenVINO's", where=str(path))
     try:
         network = openvino.Core().read_model(str(place))
     except RuntimeError as error:
