@@ -107,7 +107,7 @@ def _for_phones(module: Any) -> Any:
     """With the kernels of phones where this build has them; without them it runs everywhere all the same."""
     import torch.backends.xnnpack
 
-    if not torch.backends.xnnpack.enabled:
+    if not torch.backends.xnnpack.enabled:  # type: ignore[attr-defined]
         console.current().line(
             "this build of PyTorch has no XNNPACK: the file is written without optimize_for_mobile, "
             "its numbers are the same and its speed on a phone may be lower"

@@ -30,6 +30,8 @@ from anyolo.export.base import (
 
 NETWORK = "model.xml"
 METADATA_KEY = "anyolo"
+HIDDEN = tuple(f"decoded/{name}" for name in DECODED)
+"""Names of the decoded maps inside a network that gives boxes: the front end uses the plain words itself."""
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """Left to itself it computes in bfloat16 where the processor can, and boxes move by pixels."""
 
@@ -112,8 +114,8 @@ class OpenVinoRunner:
         """The same network with its inner tensors as outputs too; None where they have no names."""
         network = self._network.clone()
         known = {name for op in network.get_ops() for out in op.outputs() for name in out.get_names()}
-        names = [name for name in DECODED if name in known]
-        if names != list(DECODED[: len(names)]) or len(names) < 2:
+        names = [name for name in HIDDEN if name in known]
+        if len(names) < 2:
             return None
         network.add_outputs(names)
         return self._compile(network)
@@ -141,11 +143,11 @@ def _convert(traced: Any) -> Any:
 
 def _name_outputs(network: Any, *, gives_boxes: bool) -> None:
     """The house's names. Where final boxes are given, nothing else is; the rest keeps its names inside."""
-    names = (BOXES, *DECODED) if gives_boxes else DECODED
     outputs = list(network.outputs)
-    for output, name in zip(outputs, names, strict=False):
+    for output, name in zip(outputs, (BOXES,) if gives_boxes else DECODED, strict=False):
         output.get_tensor().set_names({name})
-    for output in outputs[1:] if gives_boxes else ():
+    for output, name in zip(outputs[1:] if gives_boxes else (), HIDDEN, strict=False):
+        output.get_node().input_value(0).get_tensor().add_names({name})  # an output takes its own name along
         network.remove_result(output.get_node())
 
 
