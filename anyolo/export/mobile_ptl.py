@@ -105,9 +105,9 @@ def _metadata(path: Path) -> Mapping[str, Any]:
 
 def _for_phones(module: Any) -> Any:
     """With the kernels of phones where this build has them; without them it runs everywhere all the same."""
-    import torch.backends.xnnpack
+    from torch.backends import xnnpack
 
-    if not torch.backends.xnnpack.enabled:  # type: ignore[attr-defined]
+    if not xnnpack.enabled:  # type: ignore[attr-defined]
         console.current().line(
             "this build of PyTorch has no XNNPACK: the file is written without optimize_for_mobile, "
             "its numbers are the same and its speed on a phone may be lower"
