@@ -198,12 +198,12 @@ class SaveConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
-    format: A[str, "torchscript, onnx, mlu270, ..."] = "torchscript"
+    format: A[str, "torchscript, ptl, onnx, openvino, ncnn, mlu270, ..."] = "torchscript"
     imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
     batch: A[int, Ge(1), "pictures per forward"] = 1
     dynamic: A[bool, "any batch and size at run time"] = False
     simplify: A[bool, "simplify the graph"] = True
-    opset: A[int | None, Ge(13), "ONNX operator set"] = None
+    opset: A[int | None, Ge(12), "ONNX operator set, 12 to 20"] = None
     nms: A[bool, "final boxes inside the graph; False gives the decoded maps"] = True
     conf: A[float, Share, "lowest score kept by the graph"] = 0.25
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
