@@ -16,7 +16,6 @@ from typing import Any
 from anyolo import console, errors
 from anyolo.errors import AnyoloError, TrainingError
 
-
 _PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.launching import work; sys.exit(work())"
 
 

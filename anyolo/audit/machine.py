@@ -17,7 +17,8 @@ import torch
 
 import anyolo
 from anyolo.audit.findings import Finding, Severity
-from anyolo.audit.host import memory_limit, usable_cores
+from anyolo.audit.host import usable_cores
+from anyolo.devices.host_memory import memory_limit
 
 PACKAGES = (
     *("opencv-python-headless", "opencv-python", "numba", "onnxruntime", "faster-coco-eval"),

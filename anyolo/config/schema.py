@@ -48,13 +48,26 @@ class DeviceConfig:
 class DataConfig:
     data: A[str, "data.yaml, folder, COCO json or Darknet .data file"] = ""
     imgsz: A[int | tuple[int, int], "input size in pixels, one number or height,width"] = 640
-    batch: A[int, Ge(1), "pictures per batch"] = 16
+    batch: A[
+        A[int, Ge(1)] | Literal[-1] | A[float, Interval(gt=0, lt=1)],
+        "pictures per batch; -1: the smallest that is as fast as any, 0.8: fill that share of the memory",
+    ] = 16
     workers: A[int, Ge(0), "loader processes; 0 loads in the main process"] = 8
     cache: A[bool | Literal["ram", "disk"], "keep decoded pictures in ram or on disk"] = False
     rect: A[bool, "batches of similar aspect instead of squares"] = False
     fraction: A[float, Interval(gt=0, le=1), "share of the training pictures to use"] = 1.0
     single_cls: A[bool, "treat all classes as one"] = False
     classes: A[tuple[int, ...] | None, "keep only these class indices"] = None
+
+    @property
+    def batch_size(self) -> int:
+        """``batch``, or 0 while the number has still to be found."""
+        return int(self.batch) if self.batch >= 1 else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedDataConfig(DataConfig):
+    batch: A[int, Ge(1), "pictures per batch"] = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,12 +208,12 @@ class SaveConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
-    format: A[str, "torchscript, onnx, mlu270, ..."] = "torchscript"
+    format: A[str, "torchscript, ptl, onnx, openvino, ncnn, mlu270, ..."] = "torchscript"
     imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
     batch: A[int, Ge(1), "pictures per forward"] = 1
     dynamic: A[bool, "any batch and size at run time"] = False
     simplify: A[bool, "simplify the graph"] = True
-    opset: A[int | None, Ge(13), "ONNX operator set"] = None
+    opset: A[int | None, Ge(12), "ONNX operator set, 12 to 20"] = None
     nms: A[bool, "final boxes inside the graph; False gives the decoded maps"] = True
     conf: A[float, Share, "lowest score kept by the graph"] = 0.25
     iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
@@ -238,7 +251,7 @@ class ValVerb:
     """Measure a detector on a data set."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: JudgedDataConfig = field(default_factory=JudgedDataConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     look: LookConfig = field(default_factory=LookConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)

@@ -62,7 +62,7 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What may be written, in words: ``a whole number, at least 1``."""
-        words = [word for member in self.members for word in _words(member)]
+        words = [word for member in self.members for word in _bounded_words(member)]
         bounds = [text for item in get_args(self.annotation)[1:] for text in _bounds(item)]
         return ", ".join([" or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words), *bounds])
 
@@ -132,6 +132,14 @@ def _words(member: Any) -> list[str]:
         return [str(choice) for choice in get_args(member)]
     parts = get_args(member)  # of a tuple
     return ["a list 0,1,2"] if Ellipsis in parts else [",".join(["number"] * len(parts))]
+
+
+def _bounded_words(member: Any) -> list[str]:
+    """The same for an alternative that has bounds of its own: ``a number above 0 and below 1``."""
+    bounds = [text for item in get_args(member)[1:] for text in _bounds(item)]
+    if get_origin(member) is not Annotated:
+        return _words(member)
+    return [f"{word} {' and '.join(bounds)}" for word in _words(_bare(member))]
 
 
 def _bounds(item: Any) -> Iterator[str]:

@@ -55,11 +55,9 @@ class DetectionDataset:
             aspects = [index.items[k].size_hw[0] / index.items[k].size_hw[1] for k in numbers]
             sizes = _rect_sizes(aspects, batch, max(size_hw), preprocess.stride)
         self.numbers: NDArray[np.int64] = numbers
-        fitting = _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)
-        self.pool_size = max(32, min(8 * batch, fitting))
+        self.pool_size, kept = pool_sizes(size_hw, batch)
         mixes = augment is not None and not rect and bool(augment.mosaic or augment.mixup)
-        # the pool, and the batches being made while it moves on
-        recent = self.pool_size + min(3 * batch, fitting) if mixes else 0
+        recent = kept if mixes else 0
         items = [index.items[k] for k in numbers]
         self.maker = SampleMaker(
             items=items,
@@ -111,6 +109,15 @@ class DetectionDataset:
                 console.current().warn(f"{path}: {reason}; {fate}")
         item = self.maker.items[position]
         return ImageRecord(item.path, item.size_hw, made.placement, int(self.numbers[position]))
+
+
+def pool_sizes(size_hw: SizeHW, batch: int) -> tuple[int, int]:
+    """How many pictures mosaics choose from, and how many are kept: these, and those of the batches being
+    made while the choice moves on.
+    """
+    fitting = _POOL_BYTES // (size_hw[0] * size_hw[1] * 3)
+    pool = max(32, min(8 * batch, fitting))
+    return pool, pool + min(3 * batch, fitting)
 
 
 def _rect_sizes(aspects: list[float], batch: int, longest: int, stride: int) -> list[SizeHW]:

@@ -136,18 +136,10 @@ def make_shelf(cache: Cache, paths: Sequence[str], sizes_hw: Sequence[SizeHW]) -
 
 def free_memory() -> int | None:
     """Bytes this process may still use, container limits included; None where the system does not say."""
-    free = None
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-            free = min(free if free is not None else int(limit), int(limit) - used)
-    except (OSError, ValueError):
-        pass
-    return free
+    from anyolo.devices.host_memory import read_memory  # its room imports torch, which a worker must not
+
+    memory = read_memory()
+    return memory.free_bytes if memory else None
 
 
 def _decode(path: str, inner_hw: SizeHW) -> Pixels:

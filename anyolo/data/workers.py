@@ -90,15 +90,19 @@ def start_workers(wanted: int, maker: SampleMaker, *, in_flight: int, apart: boo
     ``apart`` asks for processes: an accelerator's step is a stream of short calls, and threads would stand in
     the way of each of them.
     """
-    count = min(wanted, processors())
+    count, are_processes = plan_workers(wanted, apart=apart)
     if count < wanted and maker.augment is not None:  # once a run, not again for its evaluation
         console.current().line(f"{count} loader workers instead of {wanted}: one for each processor")
     if count == 0:
         return InCaller(maker)
+    return Processes(maker, count, in_flight=in_flight) if are_processes else Threads(maker, count)
+
+
+def plan_workers(wanted: int, *, apart: bool) -> tuple[int, bool]:
+    """How many there will be, and whether they are processes."""
+    count = min(wanted, processors())
     can_start = bool(sys.executable) and not getattr(sys, "frozen", False)
-    if can_start and (apart or count > _MOST_THREADS):
-        return Processes(maker, count, in_flight=in_flight)
-    return Threads(maker, count)
+    return count, can_start and count > 0 and (apart or count > _MOST_THREADS)
 
 
 def processors() -> int:

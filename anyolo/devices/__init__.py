@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from anyolo.devices.base import Device, DeviceProfile, Memory
+from anyolo.devices.base import Device, DeviceProfile, Memory, Peak
 from anyolo.devices.names import IDLEST, DeviceName, parse, shares
 from anyolo.devices.operators import OperatorTable
 from anyolo.devices.scaling import Scaler
@@ -43,6 +43,7 @@ __all__ = [
     "DeviceProfile",
     "Memory",
     "OperatorTable",
+    "Peak",
     "Scaler",
     "available",
     "emulate",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyolo.devices.base import Device, Memory
+from anyolo.devices.base import Device
+from anyolo.devices.host_memory import Memory, Peak
 
 
 class Accelerator(Device):
@@ -47,8 +50,25 @@ class Accelerator(Device):
         self._call("synchronize", self.index)
 
     def memory(self) -> Memory | None:
-        found = self._call("mem_get_info", self.index)
+        try:
+            found = self._call("mem_get_info", self.index)
+        except (RuntimeError, NotImplementedError):  # some drivers of Arc cards do not tell
+            return None
         return Memory(*found) if found else None
+
+    def held_bytes(self) -> int | None:
+        held: int | None = self._call("memory_reserved", self.index)
+        return held
+
+    @contextmanager
+    def watch_memory(self) -> Iterator[Peak]:
+        """What torch's allocator took from the card: with what it keeps for later, and without libraries."""
+        peak = Peak()
+        self.synchronize()
+        self._call("reset_peak_memory_stats", self.index)
+        yield peak
+        self.synchronize()
+        peak.peak_bytes = self._call("max_memory_reserved", self.index)
 
     def empty_cache(self) -> None:
         self._call("empty_cache")

@@ -10,13 +10,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anyolo import console
+from anyolo.devices.host_memory import Memory as Memory
+from anyolo.devices.host_memory import Peak as Peak
 from anyolo.devices.operators import FACTS, OperatorTable
 from anyolo.devices.scaling import PlainScaler, Scaler, TorchScaler
 from anyolo.errors import DeviceError
@@ -34,6 +36,7 @@ class DeviceProfile:
     scaling works (it asks for float64); without it float16 uses ours. ``trains`` is False for backends that
     only run finished graphs. ``limits`` are sentences about what the backend cannot do and why, by the name
     of the setting that asks for it (``amp``, ``half``, ``compile``) or of the verb (``train``).
+    ``shares_host`` means that its memory is the process's own: what else the process keeps takes from it.
     """
 
     name: str
@@ -49,6 +52,7 @@ class DeviceProfile:
     fused: bool = False
     compile: bool = False
     trains: bool = True
+    shares_host: bool = False
     dist_backend: str = ""
     sync_bn: bool = False
     limits: tuple[tuple[str, str], ...] = ()
@@ -59,13 +63,6 @@ class DeviceProfile:
         known.
         """
         return dict(self.limits).get(setting, f"{self.name} has no support for it")
-
-
-class Memory(NamedTuple):
-    """Bytes that nobody uses, and bytes there are."""
-
-    free_bytes: int
-    total_bytes: int
 
 
 class Device:
@@ -207,11 +204,19 @@ class Device:
         """Wait for the work that was queued."""
 
     def memory(self) -> Memory | None:
-        """None where nobody tells."""
+        """What this process may still take, and all there is; None where nobody tells."""
         return None
 
+    def held_bytes(self) -> int | None:
+        """Of this device's memory, what this process holds; None where nobody tells."""
+        return None
+
+    def watch_memory(self) -> AbstractContextManager[Peak]:
+        """The most that ``held_bytes`` is inside the block, known after it; None where nobody tells."""
+        return nullcontext(Peak())
+
     def empty_cache(self) -> None:
-        pass
+        """Give back what is kept for later tensors."""
 
     def seed(self, seed: int) -> None:
         """Seed python, numpy, torch and the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anyolo.devices.base import Device, DeviceProfile, Memory
+from anyolo.devices import host_memory
+from anyolo.devices.base import Device, DeviceProfile
+from anyolo.devices.host_memory import Memory, Peak
 
 
 def _autocast_dtypes() -> tuple[torch.dtype, ...]:
@@ -81,6 +84,14 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
+def _trim() -> None:
+    """Have the C library give back what it keeps, where it is glibc."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
 class CPU(Device):
     profile = DeviceProfile(
         name="cpu",
@@ -90,6 +101,7 @@ class CPU(Device):
         channels_last=True,
         fused=True,
         compile=True,
+        shares_host=True,
         dist_backend="gloo",
         limits=(
             ("amp", "torch finds no units for bfloat16 in this processor"),
@@ -124,12 +136,21 @@ class CPU(Device):
         return OneDNNConvolution(conv, name, scalars)
 
     def memory(self) -> Memory | None:
-        try:
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            kib = {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in lines)}
-            return Memory(kib["MemAvailable"] * 1024, kib["MemTotal"] * 1024)
-        except (OSError, ValueError, KeyError):
-            return None
+        return host_memory.read_memory()
+
+    def held_bytes(self) -> int | None:
+        return host_memory.held_bytes()
+
+    def watch_memory(self) -> AbstractContextManager[Peak]:
+        return host_memory.watch()
+
+    def empty_cache(self) -> None:
+        _trim()
+
+    def exhausted(self, error: BaseException) -> bool:
+        # of torch's own allocator: "DefaultCPUAllocator: can't allocate memory: you tried to allocate ..."
+        words = "can't allocate memory" in str(error).lower()
+        return isinstance(error, MemoryError) or words or super().exhausted(error)
 
 
 def cpu_model() -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
-from anyolo.devices.base import Device, DeviceProfile, Memory
+from anyolo.devices.base import Device, DeviceProfile
+from anyolo.devices.host_memory import Memory, Peak
 
 
 def _autocast_dtypes() -> tuple[torch.dtype, ...]:
@@ -50,6 +54,17 @@ class MPS(Device):
     def memory(self) -> Memory | None:
         limit = torch.mps.recommended_max_memory()
         return Memory(limit - torch.mps.driver_allocated_memory(), limit)
+
+    def held_bytes(self) -> int | None:
+        return int(torch.mps.driver_allocated_memory())
+
+    @contextmanager
+    def watch_memory(self) -> Iterator[Peak]:
+        """Metal has no high water mark, but torch gives nothing back before ``empty_cache``."""
+        peak = Peak()
+        yield peak
+        self.synchronize()
+        peak.peak_bytes = self.held_bytes()
 
     def empty_cache(self) -> None:
         torch.mps.empty_cache()

@@ -9,6 +9,7 @@ _PUBLIC = {
     "Evaluation": "anyolo.evaluate.evaluator",
     "draw_anchors": "anyolo.evaluate.report",
     "draw_batch": "anyolo.evaluate.report",
+    "draw_batches": "anyolo.evaluate.report",
     "draw_labels": "anyolo.evaluate.report",
     "draw_report": "anyolo.evaluate.report",
     "draw_training": "anyolo.evaluate.report",
@@ -18,12 +19,20 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from anyolo.evaluate.evaluator import Evaluation, evaluate, judge
-    from anyolo.evaluate.report import draw_anchors, draw_batch, draw_labels, draw_report, draw_training
+    from anyolo.evaluate.report import (
+        draw_anchors,
+        draw_batch,
+        draw_batches,
+        draw_labels,
+        draw_report,
+        draw_training,
+    )
 
 __all__ = [
     "Evaluation",
     "draw_anchors",
     "draw_batch",
+    "draw_batches",
     "draw_labels",
     "draw_report",
     "draw_training",

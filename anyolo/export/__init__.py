@@ -16,7 +16,10 @@ EXPORTERS: Registry[Format] = Registry(
     "export format",
     {
         "torchscript": "anyolo.export.torchscript:FORMAT",
+        "ptl": "anyolo.export.mobile_ptl:FORMAT",
         "onnx": "anyolo.export.onnx:FORMAT",
+        "openvino": "anyolo.export.openvino:FORMAT",
+        "ncnn": "anyolo.export.ncnn:FORMAT",
         "mlu270": "anyolo.export.mlu270:FORMAT",
     },
     aliases=dict(ts="torchscript", jit="torchscript", mlu="mlu270", mlu220="mlu270", cambricon="mlu270"),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,20 @@ MAX_CANDIDATES = 3000
 """Boxes that may enter the suppression of one picture, best first; memory grows with the square of it."""
 WISHES = ("dynamic", "int8")
 """Settings that only some formats can fulfil."""
+NMS = "nms"
+"""The ability to give final boxes; without it an artefact gives decoded maps, suppressed on the host."""
 DECODED = ("boxes_xyxy", "scores", "objectness")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """The non-maximum suppression that goes into a graph."""
+    """The non-maximum suppression of an artefact: inside its ``graph``, or behind it on the ``host``."""
 
     conf: float
     iou: float
     max_det: int
     agnostic: bool = False
+    where: Literal["graph", "host"] = "graph"
 
 
 class Decoded(nn.Module):
@@ -129,8 +132,8 @@ class FoldedConvolution:
 class Format(Protocol):
     """``suffix`` of the artefact, a file or a folder; ``requires`` the packages of the extra ``name``.
 
-    ``abilities`` are the settings, of those in ``WISHES``, that it can fulfil. ``remark`` is what users must
-    be told of every artefact, mostly nothing.
+    ``abilities`` are the settings, of those in ``WISHES``, that it can fulfil, and ``NMS`` where final boxes
+    fit inside. ``remark`` is what users must be told of every artefact, mostly nothing.
     """
 
     name: str

@@ -22,6 +22,7 @@ from anyolo.config.schema import ExportConfig
 from anyolo.errors import ConfigError, ExportError, VerificationFailed
 from anyolo.export import EXPORTERS
 from anyolo.export.base import (
+    NMS,
     WISHES,
     Decoded,
     Exportable,
@@ -129,8 +130,13 @@ class _Job:
     ) -> None:
         self.checkpoint, self.config, self.format, self.size_hw = checkpoint, config, format, size_hw
         self.weights = weights
+        self.gives_boxes = config.nms and NMS in format.abilities
         self.suppression = Suppression(
-            conf=config.conf, iou=config.iou, max_det=config.max_det, agnostic=config.agnostic_nms
+            conf=config.conf,
+            iou=config.iou,
+            max_det=config.max_det,
+            agnostic=config.agnostic_nms,
+            where="graph" if NMS in format.abilities else "host",
         )
         # the judge is the model as it was trained: not fused, sizes computed from its maps
         self.judge = Decoded(checkpoint.model, checkpoint.preprocess).eval()
@@ -168,7 +174,8 @@ class _Job:
             metadata=manifest.to_json(),
             calibration=self.calibration() if self.config.int8 and not is_twin else (),
         )
-        model = Exportable(Decoded(detector, self.checkpoint.preprocess), manifest.suppression).eval()
+        inside = manifest.suppression if self.gives_boxes else None
+        model = Exportable(Decoded(detector, self.checkpoint.preprocess), inside).eval()
         self.format.write(model, path, options)
 
     def reference(self, images: Images) -> Predictions:
@@ -196,7 +203,7 @@ class _Job:
         return self.batches(pictures_for(own, "", {}) if own else self.pictures)
 
     def verify(self, path: Path) -> Verification:
-        config, tolerance = self.config, Tolerance()
+        tolerance = Tolerance()
         batches = self.batches(self.pictures)
         runner = self.format.open(path)
         verification = compare(
@@ -204,10 +211,10 @@ class _Job:
             runner,
             console.track(batches, "comparing boxes", "batches"),
             self.suppression,
-            inside=config.nms,
+            inside=self.gives_boxes,
             tolerance=tolerance,
         )
-        if not verification.reasons and not verification.is_conclusive:
+        if self.gives_boxes and not verification.reasons and not verification.is_conclusive:
             return self._verify_unsure(path, batches, runner, verification, tolerance)
         return verification
 

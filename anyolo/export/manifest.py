@@ -109,6 +109,11 @@ class Manifest:
                 hint="Export the model again.",
             ) from error
 
+    @property
+    def gives_boxes(self) -> bool:
+        """Whether the artefact itself gives final boxes; decoded maps if not."""
+        return self.suppression is not None and self.suppression.where == "graph"
+
     def _input(self) -> dict[str, Any]:
         return {
             "name": INPUT,
@@ -127,7 +132,7 @@ class Manifest:
 
     def _outputs(self) -> list[dict[str, Any]]:
         batch = "batch" if self.is_dynamic else self.batch
-        if self.suppression is not None:
+        if self.suppression is not None and self.gives_boxes:
             return [
                 {
                     "name": BOXES,

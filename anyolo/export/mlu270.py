@@ -26,7 +26,7 @@ from anyolo import console
 from anyolo.config.schema import ExportConfig
 from anyolo.devices import DEVICES, emulate
 from anyolo.errors import ExportError
-from anyolo.export.base import Arrays, Decoded, Exportable, Images, Suppression, WriteOptions
+from anyolo.export.base import NMS, Arrays, Decoded, Exportable, Images, Suppression, WriteOptions
 from anyolo.export.porting import quantisation, text_of
 from anyolo.export.porting.decode_code import DecodeProgram
 from anyolo.export.porting.network_code import NetworkProgram
@@ -46,7 +46,7 @@ class MLU270Format:
     name = "mlu270"
     suffix = "_mlu270"
     requires = ("torch", "numpy")
-    abilities = frozenset({"int8"})
+    abilities = frozenset({NMS, "int8"})
     remark = (
         "network.py and postprocess.py were run and compared; port_mlu270.py and port_mlu370.py hold "
         "Cambricon's own calls, which cannot be run without Cambricon's software: see README.md in the folder"

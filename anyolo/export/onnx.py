@@ -19,6 +19,7 @@ from anyolo.export.base import (
     BOXES,
     DECODED,
     INPUT,
+    NMS,
     Arrays,
     Exportable,
     FoldedConvolution,
@@ -28,7 +29,7 @@ from anyolo.export.base import (
 )
 from anyolo.export.onnx_weights import read_convolutions
 
-OPSETS = range(13, 21)
+OPSETS = range(12, 21)
 DEFAULT_OPSET = 17
 METADATA_KEY = "anyolo"
 
@@ -37,7 +38,7 @@ class OnnxFormat:
     name = "onnx"
     suffix = ".onnx"
     requires = ("onnx", "onnxruntime", "onnxslim")
-    abilities = frozenset({"dynamic"})
+    abilities = frozenset({NMS, "dynamic"})
     remark = ""
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:

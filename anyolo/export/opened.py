@@ -37,7 +37,8 @@ class OpenedArtifact:
         return None if self.manifest.is_dynamic else self.manifest.size_hw
 
     def predict(self, images: Tensor) -> Predictions:
-        """Final boxes come back as one candidate each, with a score for their class alone.
+        """Final boxes come back as one candidate each, with a score for their class alone. An artefact that
+        is suppressed on the host gives all its candidates, for whatever confidence and overlap are asked for.
 
         Raises:
             ConfigError: pictures of another size than the artefact takes; names both sizes.
@@ -51,7 +52,7 @@ class OpenedArtifact:
                 hint="Leave imgsz out, or export with dynamic=True or at that size.",
             )
         outputs = self._run(images.numpy())
-        if self.manifest.suppression is None:
+        if not self.manifest.gives_boxes:
             return to_predictions(outputs)
         rows = outputs[0]
         scores = np.zeros((*rows.shape[:2], len(self.names)), np.float32)
@@ -61,7 +62,7 @@ class OpenedArtifact:
     def notices(self, *, conf: float, iou: float, max_det: int, agnostic: bool = False) -> list[str]:
         """What of these wishes the artefact cannot fulfil, because its suppression is inside."""
         inside = self.manifest.suppression
-        if inside is None:
+        if inside is None or not self.manifest.gives_boxes:
             return []
         found = []
         if conf < inside.conf:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anyolo.errors import ExportError
-from anyolo.export.base import Arrays, Exportable, Images, WriteOptions, quiet
+from anyolo.export.base import NMS, Arrays, Exportable, Images, WriteOptions, quiet
 
 METADATA_FILE = "anyolo.json"
 
@@ -22,7 +22,7 @@ class TorchScriptFormat:
     name = "torchscript"
     suffix = ".torchscript"
     requires = ("torch",)
-    abilities = frozenset({"dynamic"})
+    abilities = frozenset({NMS, "dynamic"})
     remark = ""
 
     def write(self, model: Exportable, path: Path, options: WriteOptions) -> None:

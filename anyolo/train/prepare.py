@@ -42,7 +42,9 @@ UNFOLDING_PICTURES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is settled before anything is built. ``explicit`` are the settings the user typed."""
+    """What is settled before anything is built. ``explicit`` are the settings the user typed; ``precision``
+    is known already where the batch size was measured.
+    """
 
     spec: FamilySpec
     config: TrainVerb
@@ -54,6 +56,7 @@ class Job:
     size_hw: SizeHW
     train_index: AnnotationIndex
     val_index: AnnotationIndex
+    precision: Precision | None = None
 
 
 def settle(
@@ -73,7 +76,7 @@ def settle(
         wishes.device,
         threads=wishes.threads,
         strict=wishes.strict,
-        batch=config.data.batch,
+        batch=config.data.batch_size,
         process=None if place.is_alone else place.local_rank,
     )
     if not device.profile.trains:
@@ -155,7 +158,7 @@ def freeze_rows(model: Detector, freeze: int | tuple[int, ...] | None) -> None:
 
 def unfold(job: Job, model: Detector, loader: Loader) -> None:
     """Measure the batch norms of a model that came without, on the host, from its first training pictures."""
-    batches = itertools.islice(loader.epoch(0), math.ceil(UNFOLDING_PICTURES / job.config.data.batch))
+    batches = itertools.islice(loader.epoch(0), math.ceil(UNFOLDING_PICTURES / job.config.data.batch_size))
     measure_norms(model, (job.spec.preprocess.normalise(batch.images) for batch in batches))
     console.current().line("the weights came without batch norms: measured on the first training pictures")
 
@@ -170,7 +173,7 @@ def open_loaders(job: Job) -> Iterator[tuple[Loader, Loader]]:
         imgsz=data.imgsz,
         augment=job.config.augment,
         rect=data.rect,
-        batch=data.batch,
+        batch=data.batch_size,
         cache=data.cache,
         seed=seed,
     )
@@ -181,11 +184,11 @@ def open_loaders(job: Job) -> Iterator[tuple[Loader, Loader]]:
         imgsz=data.imgsz,
         augment=None,
         rect=True,
-        batch=data.batch,
+        batch=data.batch_size,
         cache=data.cache,
     )
     options: dict[str, Any] = {
-        "batch": data.batch,
+        "batch": data.batch_size,
         "workers": data.workers,
         "seed": seed,
         "pin": job.device.profile.pin_memory,
@@ -216,12 +219,12 @@ def assemble(
         config.optim,
         job.explicit,
         images=len(job.train_index.items),
-        batch=config.data.batch,
+        batch=config.data.batch_size,
         epochs=config.schedule.epochs,
         nc=model.nc,
     )
-    criterion = _criterion(job, model)
-    precision = job.group.first(lambda: _precision(job, model, criterion, loader, resume))
+    criterion = build_criterion(job, model)
+    precision = job.group.first(lambda: settle_precision(job, model, criterion, loader, resume))
     if config.schedule.compile:
         _compile(job, model)
     if not job.group.is_alone:
@@ -235,7 +238,7 @@ def assemble(
         clip_norm=optim.clip_norm,
         group=job.group,
     )
-    epochs, batch = config.schedule.epochs, config.data.batch
+    epochs, batch = config.schedule.epochs, config.data.batch_size
     others = "" if job.group.is_alone else f", one of {job.group.world}"
     report.line(f"device {device.describe()}{others}; {precision.reason}")
     report.line(note)
@@ -276,7 +279,7 @@ def _open(config: TrainVerb, split: str) -> AnnotationIndex:
     return open_data(data.data, split, single_cls=data.single_cls, classes=data.classes, fraction=share)
 
 
-def _criterion(job: Job, model: Detector) -> nn.Module:
+def build_criterion(job: Job, model: Detector) -> nn.Module:
     """On the device; with ``loss_device=cpu`` on the host, with a head of its own there."""
     config, device = job.config, job.device
     if config.loss.loss_device == "auto":
@@ -293,7 +296,7 @@ def _compile(job: Job, model: Detector) -> None:
         job.device.decline("compile", "the model runs as it is", strict=job.config.device.strict)
 
 
-def _precision(
+def settle_precision(
     job: Job, model: Detector, criterion: Criterion, loader: Loader, resume: Mapping[str, Any] | None
 ) -> Precision:
     """Chosen by timing once, kept by every resume: another number type would be another run."""
@@ -304,6 +307,8 @@ def _precision(
             return kept
         job.device.decline("amp", "the run goes on in float32", strict=job.config.device.strict)
         return Precision(torch.float32, f"float32: {job.device.profile.limit('amp')}")
+    if job.precision is not None:
+        return job.precision
     return choose_precision(
         model,
         criterion,

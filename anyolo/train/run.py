@@ -144,7 +144,7 @@ def _train_epoch(run: Run, hooks: Sequence[Hook]) -> bool:
     """The rest of the epoch, from ``run.index`` on, under one progress bar; whether it was finished."""
     _set_training(run)
     set_phase(run.criterion, is_last=run.epoch >= run.epochs - run.config.augment.close_mosaic)
-    batch = run.config.data.batch
+    batch = run.config.data.batch_size
     with console.current().progress(
         f"epoch {run.epoch + 1}/{run.epochs}", len(run.loader.dataset), "img"
     ) as bar:

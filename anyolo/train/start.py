@@ -19,6 +19,7 @@ from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector
 from anyolo.train.anchors import check_anchors
+from anyolo.train.autobatch import settle_batch
 from anyolo.train.folder import RunFolder
 from anyolo.train.hooks import CheckpointHook, StopHook, default_hooks, judge
 from anyolo.train.prepare import Job, assemble, fit_classes, freeze_rows, open_loaders, settle, unfold
@@ -84,6 +85,7 @@ def _train(
     if resume is None:
         check_anchors(job, model)
     freeze_rows(model, config.optim.freeze)
+    job = settle_batch(job, model)
     stop = StopHook()
     with open_loaders(job) as (loader, val_loader):
         if is_folded and resume is None:
@@ -136,7 +138,7 @@ def _finish(run: Run) -> TrainResult:
         last=run.folder.last,
         epochs=run.epoch,
         stopped=run.stop_reason,
-        batch=run.config.data.batch,
+        batch=run.config.data.batch_size,
         device=run.device.describe(),
         metrics=dict(evaluation.metrics),
     )

@@ -49,6 +49,9 @@ ROOMS = {
     "onnx": ("export",),
     "onnxruntime": ("export",),
     "onnxslim": ("export",),
+    "openvino": ("export",),
+    "ncnn": ("export",),
+    "pnnx": ("export",),
 }
 # Parts of the standard library that reach the network or run what a file says.
 FORBIDDEN_STDLIB = {

@@ -21,6 +21,7 @@ from anyolo.export import EXPORTERS, export_model
 from anyolo.families.checkpoints import Checkpoint, load_model
 from anyolo.nn.inference import Inference
 from anyolo.structures import Preprocess
+from tests.conformance.formats import runnable
 from tests.conformance.small_model import pictures, small_checkpoint
 
 
@@ -50,7 +51,8 @@ def torch_boxes(checkpoint: Checkpoint, picture: Path, config: PredictConfig) ->
     return predictor(str(picture))[0].boxes.numpy().data
 
 
-CASES = [(format, Preprocess()) for format in EXPORTERS] + [
+CASES = [
+    *(runnable(format, Preprocess()) for format in EXPORTERS),
     ("onnx", Preprocess(channels="bgr", fit="letterbox_topleft", scale=1 / 250, mean=(0.02, 0.01, 0.03))),
     ("onnx", Preprocess(fit="stretch", pad_value=0, std=(1.1, 1.0, 0.9))),
 ]

@@ -258,3 +258,21 @@ def test_rooms_are_frozen_keyword_only_dataclasses():
         if isinstance(thing, type) and is_dataclass(thing) and thing.__module__ == schema.__name__:
             assert thing.__dataclass_params__.frozen
             assert all(f.kw_only for f in fields(thing))
+
+
+@pytest.mark.parametrize(
+    "typed, batch, size", [("16", 16, 16), (-1, -1, 0), ("-1", -1, 0), ("0.8", 0.8, 0), (1.0, 1, 1)]
+)
+def test_a_batch_may_still_have_to_be_found(typed, batch, size):
+    config = load(TrainVerb, {"batch": typed}).config
+    assert (config.data.batch, config.data.batch_size) == (batch, size)
+    assert load(TrainVerb, dump(config)).config == config
+
+
+@pytest.mark.parametrize("typed", [0, -2, 1.5, "0.0", True, None])
+def test_other_batches_are_refused_with_what_is_allowed(typed):
+    with pytest.raises(ConfigError) as caught:
+        load(TrainVerb, {"batch": typed})
+    assert "a whole number at least 1, -1 or a number above 0 and below 1" in caught.value.message
+    with pytest.raises(ConfigError):
+        load(ValVerb, {"batch": -1})

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from anyolo.audit.host import memory_limit, processor_quota
+from anyolo.audit.host import processor_quota
 from anyolo.audit.machine import (
     GIB,
     Machine,
@@ -18,6 +18,7 @@ from anyolo.audit.machine import (
     vector_units,
     versions,
 )
+from anyolo.devices.host_memory import memory_limit
 
 GOOD = Machine(
     cores=8,

@@ -64,7 +64,7 @@ def test_words_that_mean_nothing() -> None:
         export(format="onx")
     assert "'onnx'" in caught.value.hint
     with pytest.raises(UnknownName):
-        export(format="openvino")  # not built yet, so not in the table
+        export(format="web")  # not built yet, so not in the table
     with pytest.raises(ConfigError, match="multiple of the model's stride"):
         export(imgsz=100)
     with pytest.raises(ConfigError, match="opset=25"):
