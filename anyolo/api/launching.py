@@ -31,7 +31,9 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
     with tempfile.TemporaryDirectory(prefix="anyolo-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         verbose = not isinstance(console.current(), console.NullReporter)
-        request.write_text(json.dumps({"values": dict(values), "verbose": verbose}), encoding="utf-8")
+        to_stderr = sys.stdout is sys.stderr  # --json keeps stdout for its one document
+        asked = {"values": dict(values), "verbose": verbose, "to_stderr": to_stderr}
+        request.write_text(json.dumps(asked), encoding="utf-8")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -95,8 +97,8 @@ def work() -> int:
 
     request, answer = map(Path, sys.argv[1:])
     asked = json.loads(request.read_text(encoding="utf-8"))
-    is_first = placed().is_first
-    reporter = console.RichReporter() if asked["verbose"] and is_first else console.NullReporter()
+    is_first, stream = placed().is_first, sys.stderr if asked["to_stderr"] else sys.stdout
+    reporter = console.RichReporter(stream) if asked["verbose"] and is_first else console.NullReporter()
     try:
         with console.use(reporter):
             result = run_train(asked["values"])

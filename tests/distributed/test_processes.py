@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,14 +13,15 @@ from types import ModuleType
 import pytest
 import torch
 
+from anyolo.data.synth import write_dataset
 from anyolo.devices.distributed import Group
 
 ROOT = Path(__file__).parents[2]
-JOB = Path(__file__).with_name("equal_job.py")
+EQUAL, JUDGE = (Path(__file__).with_name(f"{name}_job.py") for name in ("equal", "judge"))
 
 
-def job() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("equal_job", JOB)
+def job(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,10 +51,20 @@ def torchrun(*words: str, processes: int = 2, limit_s: float = 240) -> subproces
 )
 def test_two_processes_move_the_weights_as_one_does(model: str, images: int, tmp_path: Path) -> None:
     """Five updates, batch norms frozen; the weights and the loss agree within 1e-5."""
-    done = torchrun(str(JOB), model, str(images), str(tmp_path / "two.pt"))
+    done = torchrun(str(EQUAL), model, str(images), str(tmp_path / "two.pt"))
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "two.pt", weights_only=True)
-    one = job().train(model, images, Group())
+    one = job(EQUAL).train(model, images, Group())
     assert one.keys() == two.keys()
     worst = max(float((two[name] - own).norm() / own.norm().clamp(min=1e-3)) for name, own in one.items())
     assert worst < 1e-5
+
+
+def test_two_processes_judge_as_one_does(tmp_path: Path) -> None:
+    """Seven pictures in batches of four: the last batch gives two to one process and one to the other."""
+    data = write_dataset(tmp_path / "data", train=1, val=7, size=160)
+    done = torchrun(str(JUDGE), str(data), str(tmp_path / "two.json"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = job(JUDGE).judged(str(data), Group())
+    assert json.loads((tmp_path / "two.json").read_text()) == one
+    assert 0.1 < one["mAP50-95"] < 0.9
