@@ -16,7 +16,7 @@ from typing import Any
 from anyolo import console, errors
 from anyolo.errors import AnyoloError, TrainingError
 
-_PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.launching import work; sys.exit(work())"
+_PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.worker import work; sys.exit(work())"
 
 
 def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[str, Any]:
@@ -32,7 +32,9 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         verbose = not isinstance(console.current(), console.NullReporter)
         to_stderr = sys.stdout is sys.stderr  # --json keeps stdout for its one document
-        asked = {"values": dict(values), "verbose": verbose, "to_stderr": to_stderr}
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        own = {"threads": threads, **values}
+        asked = {"values": own, "verbose": verbose, "to_stderr": to_stderr}
         request.write_text(json.dumps(asked), encoding="utf-8")
         config = LaunchConfig(
             min_nodes=1,
@@ -45,7 +47,6 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
             monitor_interval=0.5,
         )
         console.current().line(f"{processes} processes, one for each device")
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         try:
             elastic_launch(config, sys.executable)(
                 "-c", _PROCESS.format(path=sys.path), str(request), str(answer)
@@ -88,34 +89,3 @@ def _ending(answer: Path) -> BaseException | None:
     error = AnyoloError.__new__(kind)
     AnyoloError.__init__(error, told["message"], where=told["where"], hint=told["hint"])
     return error
-
-
-def work() -> int:
-    """The life of one of the processes; the arguments are the files of request and answer."""
-    from anyolo.api.training import run_train
-    from anyolo.devices.distributed import placed
-
-    request, answer = map(Path, sys.argv[1:])
-    asked = json.loads(request.read_text(encoding="utf-8"))
-    is_first, stream = placed().is_first, sys.stderr if asked["to_stderr"] else sys.stdout
-    reporter = console.RichReporter(stream) if asked["verbose"] and is_first else console.NullReporter()
-    try:
-        with console.use(reporter):
-            result = run_train(asked["values"])
-    except KeyboardInterrupt as stop:
-        if is_first:
-            _write(answer, {"error": {"kind": "KeyboardInterrupt", "message": str(stop)}})
-        return 1
-    except AnyoloError as error:
-        told = {"kind": type(error).__name__, "message": error.message, "where": error.where}
-        _write(answer, {"error": {**told, "hint": error.hint}})
-        return 1
-    if is_first:
-        _write(answer, result.to_json())
-    return 0
-
-
-def _write(path: Path, document: Any) -> None:
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(beside, path)

@@ -44,7 +44,7 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     """Settings as in ``anyolo train --help``."""
     typed = load(TrainVerb, values)
     group = placed()
-    processes = several(_device(typed)) if group.is_alone else 1
+    processes = several(_device(typed), batch=typed.config.data.batch_size) if group.is_alone else 1
     if processes > 1:
         restarts = typed.config.scale.restarts
         return TrainResult.from_json(launch(values, processes, restarts=restarts))

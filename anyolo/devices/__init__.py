@@ -137,11 +137,13 @@ def named_backend(typed: str) -> str:
     return DEVICES.resolve(name)
 
 
-def several(name: str) -> int:
+def several(name: str, *, batch: int = 0) -> int:
     """How many processes training on ``name`` takes, one for each device. Raises as ``open_device``."""
     wanted = parse(name)
     if wanted.is_emulated or len(wanted.indices) < 2:
         return 1
+    if batch:
+        shares(batch, len(wanted.indices))
     kind = _backend(wanted, name)
     for index in wanted.indices if kind is not DEVICES.get("cpu") else ():
         _check(kind, index)

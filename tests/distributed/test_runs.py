@@ -52,7 +52,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 def processes_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     own = psutil.Process(run.pid).children(recursive=True)
-    return [child for child in own if any("launching" in word for word in child.cmdline())]
+    return [child for child in own if any("api.worker" in word for word in child.cmdline())]
 
 
 def wait_for(what: Path, run: subprocess.Popen[str], limit_s: float = 120) -> None:

@@ -21,7 +21,7 @@ smart_optimizer smart_resume smart_DDP torch_distributed_zero_first find_modules
 check_train_batch_size autobatch genanchors
 """
 HELPERS = NAMED.split()
-LATER = {"smart_DDP", "torch_distributed_zero_first", "sparsity", "prune"}
+LATER = {"prune", "sparsity"}
 TEXT = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 SNIPPETS = {name: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for name, text in SECTIONS.items()}
