@@ -14,11 +14,12 @@ import yaml
 from anyolo.config.schema import ExportConfig, PredictConfig
 from anyolo.deploy.predictor import Predictor
 from anyolo.devices import open_device
-from anyolo.export import EXPORTERS, export_model, open_artifact
+from anyolo.export import export_model, open_artifact
 from anyolo.families import FAMILIES, build_model
 from anyolo.families.checkpoints import Checkpoint
 from anyolo.nn.inference import Inference
 from anyolo.nn.model import build
+from tests.conformance.formats import FORMATS
 from tests.conformance.small_model import NAMES, SIDE, lively, pictures
 
 
@@ -50,7 +51,7 @@ def checkpoint_of(name: str) -> Checkpoint:
 
 
 @pytest.mark.parametrize("name", ["yolov9-t", "gelan-t", "narrow e"])
-@pytest.mark.parametrize("format", EXPORTERS.names())
+@pytest.mark.parametrize("format", FORMATS)
 def test_exports_are_verified(format: str, name: str, tmp_path: Path) -> None:
     source = tmp_path / "pictures"
     source.mkdir()

@@ -13,9 +13,10 @@ from anyolo.api.models import open_model
 from anyolo.config.schema import ExportConfig, ModelConfig, PredictConfig
 from anyolo.deploy.predictor import Predictor
 from anyolo.devices import open_device
-from anyolo.export import EXPORTERS, export_model
+from anyolo.export import export_model
 from anyolo.nn.inference import Inference
 from anyolo.ops.image import read_image
+from tests.conformance.formats import FORMATS
 
 LEGACY = "yolox_nano-0.1.0-legacy-norm.onnx"
 VARIANTS = {LEGACY: "legacy"}
@@ -85,7 +86,7 @@ EXPORTED = {  # weights: input side, candidates that must be compared
 
 
 @pytest.mark.parametrize("weights", EXPORTED)
-@pytest.mark.parametrize("format", EXPORTERS.names())
+@pytest.mark.parametrize("format", FORMATS)
 def test_exports_of_official_weights_are_verified_on_the_demo_pictures(
     shared: Callable[[str], Path], format: str, weights: str, tmp_path: Path
 ) -> None:
