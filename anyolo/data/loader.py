@@ -43,8 +43,7 @@ def make_loader(
         raise ValueError(
             f"a rect data set made for batches of {dataset.batch} cannot give batches of {batch}"
         )
-    group = group or Group()
-    in_flight = (_BATCHES_AHEAD + 1) * -(-batch // group.world)
+    in_flight = (_BATCHES_AHEAD + 1) * -(-batch // (group or Group()).world)
     started = start_workers(workers, dataset.maker, in_flight=in_flight, apart=pin)
     return Loader(dataset, batch=batch, workers=started, shuffle=shuffle, seed=seed, pin=pin, group=group)
 
@@ -77,10 +76,10 @@ class Loader:
         shuffle: bool,
         seed: int,
         pin: bool,
-        group: Group,
+        group: Group | None = None,
     ) -> None:
         self.dataset = dataset
-        self.batch, self.group = batch, group
+        self.batch, self.group = batch, group or Group()
         self._workers = workers
         self._shuffle, self._seed, self._pin = shuffle, seed, pin
 

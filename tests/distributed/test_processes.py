@@ -39,12 +39,12 @@ def torchrun(*words: str, processes: int = 2, limit_s: float = 240) -> subproces
 @pytest.mark.parametrize(
     "model, images",
     [
-        ("yolov8n", 4),
+        pytest.param("yolov8n", 4, marks=pytest.mark.slow),
         ("yolov8n", 5),  # 3 and 2 pictures
-        ("yolov9-t", 4),
-        ("yolov5n", 4),
+        pytest.param("yolov9-t", 4, marks=pytest.mark.slow),
+        pytest.param("yolov5n", 4, marks=pytest.mark.slow),
         ("yolov5n", 5),
-        ("yolov7-tiny", 4),
+        pytest.param("yolov7-tiny", 4, marks=pytest.mark.slow),
         ("yolo-fastestv2", 4),
         ("yolox-nano", 5),
     ],

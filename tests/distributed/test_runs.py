@@ -62,7 +62,10 @@ def wait_for(what: Path, run: subprocess.Popen[str], limit_s: float = 120) -> No
     assert what.exists(), run.communicate()[1] if run.poll() is not None else "too slow"
 
 
-@pytest.mark.parametrize("hook", ["none", "fp16", "bf16", "powersgd", "topk"])
+SLOW = [pytest.param(hook, marks=pytest.mark.slow) for hook in ("fp16", "bf16", "powersgd")]
+
+
+@pytest.mark.parametrize("hook", ["none", "topk", *SLOW])
 def test_a_run_in_two_processes_is_judged_as_by_one(words: list[str], hook: str, tmp_path: Path) -> None:
     """Five pictures to judge by, three of one process and two of the other."""
     run = start([*words, "epochs=2", f"comm_hook={hook}", "--json"])
@@ -97,6 +100,7 @@ def test_when_one_process_is_killed_the_others_end_and_the_run_goes_on(
     assert "2 processes" in out and f"of {done + 2}, batch 1 of 3" in out
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_failed_run_again_where_it_was(words: list[str], tmp_path: Path) -> None:
     run = start([*words, "epochs=60", "val=False", "restarts=1"])
     wait_for(tmp_path / "run/results.csv", run)

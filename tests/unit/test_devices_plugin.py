@@ -103,8 +103,8 @@ def test_it_is_chosen_counted_and_refused_as_any_other(installed: dict[str, str]
         "toaster:1 (slot 1)",
         "toaster:1 (slot 1)",  # the idlest
         "device: there is no toaster:2 | Here you can use: device=toaster:0, device=toaster:1.",
-        "device: 'toaster:0,1' names 2 devices: this version of anyolo uses one | Use device=toaster:0.",
-        "device: '0,1' names 2 devices: this version of anyolo uses one | Use device=toaster:0.",
+        "device: 'toaster:0,1' names 2 devices: only training uses several | Use device=toaster:0.",
+        "device: '0,1' names 2 devices: only training uses several | Use device=toaster:0.",
         "a batch of 7 does not divide among 2 devices Use batch=6 or batch=8.",
     ], done.stderr
 
