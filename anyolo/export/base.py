@@ -94,6 +94,20 @@ class Exportable(nn.Module):
         )
 
 
+class AllOutputs(nn.Module):
+    """Final boxes with the decoded maps beside them, so that those get names and can be shown later."""
+
+    def __init__(self, model: Exportable) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        decoded: tuple[Tensor, ...] = self.model.decoded(images)
+        if self.model.suppression is None:
+            return decoded
+        return (self.model.final_boxes(decoded, self.model.suppression), *decoded)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
     """``example`` is (B, C, H, W) uint8; ``metadata`` travels inside the file where there is room for it.

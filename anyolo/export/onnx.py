@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyolo import console
 from anyolo.errors import ConfigError, ExportError
@@ -20,6 +20,7 @@ from anyolo.export.base import (
     DECODED,
     INPUT,
     NMS,
+    AllOutputs,
     Arrays,
     Exportable,
     FoldedConvolution,
@@ -78,22 +79,8 @@ class OnnxFormat:
         return "onnxruntime", f"{session}.run(None, {{{INPUT!r}: images}})[0]"
 
 
-class _AllOutputs(nn.Module):
-    """Final boxes with the decoded maps beside them, so that those get names and can be shown later."""
-
-    def __init__(self, model: Exportable) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        decoded: tuple[Tensor, ...] = self.model.decoded(images)
-        if self.model.suppression is None:
-            return decoded
-        return (self.model.final_boxes(decoded, self.model.suppression), *decoded)
-
-
 def _trace(model: Exportable, options: WriteOptions, opset: int) -> bytes:
-    whole, buffer = _AllOutputs(model), io.BytesIO()
+    whole, buffer = AllOutputs(model), io.BytesIO()
     with quiet(), torch.no_grad():
         count = len(whole(options.example))
         names = list(DECODED[:count] if model.suppression is None else (BOXES, *DECODED[: count - 1]))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from anyolo.errors import ExportError
 from anyolo.export.base import (
@@ -21,6 +20,7 @@ from anyolo.export.base import (
     DECODED,
     INPUT,
     NMS,
+    AllOutputs,
     Arrays,
     Exportable,
     Images,
@@ -47,7 +47,7 @@ class OpenVinoFormat:
         import openvino
 
         with quiet(), torch.no_grad():
-            whole = _AllOutputs(model).eval()
+            whole = AllOutputs(model).eval()
             traced = torch.jit.trace(whole, options.example, check_trace=False)  # type: ignore[no-untyped-call]
             network = _convert(traced)
         batch, channels, *size_hw = options.example.shape
@@ -71,20 +71,6 @@ class OpenVinoFormat:
         place = f"{file_name}/{NETWORK}"
         compiled = f"openvino.Core().compile_model({place!r}, 'CPU', {EXACT})"
         return "openvino", f"{compiled}(images)[0]"
-
-
-class _AllOutputs(nn.Module):
-    """Final boxes with the decoded maps beside them, so that those get names and can be shown later."""
-
-    def __init__(self, model: Exportable) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        decoded: tuple[Tensor, ...] = self.model.decoded(images)
-        if self.model.suppression is None:
-            return decoded
-        return (self.model.final_boxes(decoded, self.model.suppression), *decoded)
 
 
 class OpenVinoRunner:
