@@ -68,8 +68,9 @@ class RunFolder:
         if not rows:
             return
         text = io.StringIO()
-        columns = max(rows, key=len)
-        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+        longest_first = sorted(rows, key=len, reverse=True)
+        columns = list(dict.fromkeys(name for row in longest_first for name in row))
+        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
         write_text(self.results, text.getvalue())

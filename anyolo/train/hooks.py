@@ -107,6 +107,8 @@ class EvaluateHook(QuietHook):
             )
             console.current().line(f"epoch {run.epoch}/{run.epochs}  {words}{'  best' if is_best else ''}")
         row |= {f"lr/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
+        if run.traffic is not None:
+            row["sent_bytes_per_update"] = run.traffic.take()
         run.history.append(row)
 
 

@@ -227,10 +227,6 @@ def assemble(
     precision = job.group.first(lambda: settle_precision(job, model, criterion, loader, resume))
     if config.schedule.compile:
         _compile(job, model)
-    if not job.group.is_alone:
-        from anyolo.train.communication import compress  # lazy: torch may be built without communication
-
-        compress(forward, config.scale.comm_hook)
     step = StepConfig(
         preprocess=job.spec.preprocess,
         dtype=precision.dtype,
@@ -269,6 +265,12 @@ def assemble(
         restore(run, resume)
         report.line(
             f"going on with epoch {run.epoch + 1} of {epochs}, batch {run.index + 1} of {len(loader)}"
+        )
+    if not job.group.is_alone:
+        from anyolo.train.communication import compress  # lazy: torch may be built without communication
+
+        run.traffic = compress(
+            forward, config.scale.comm_hook, lambda: run.schedule.warmth(run.epoch, run.index)
         )
     return run
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,16 @@ from anyolo.train.memory import Pieces
 from anyolo.train.schedule import Schedule
 from anyolo.train.step import Criterion, StepConfig, StepReport, train_step
 
+if TYPE_CHECKING:
+    from anyolo.train.communication import Traffic
+
 
 @dataclass(kw_only=True)
 class Run:
     """``epoch`` and ``index`` name the next batch; they and all that ``state.capture`` takes move on.
 
-    ``forward`` is what training calls: ``model``, or what averages its gradients over the processes.
+    ``forward`` is what training calls: ``model``, or what averages its gradients over the processes, whose
+    ``traffic`` is counted.
     """
 
     spec: FamilySpec
@@ -56,6 +60,7 @@ class Run:
     loader: Loader
     val_loader: Loader
     val_index: AnnotationIndex
+    traffic: Traffic | None = None
 
     epoch: int = 0
     index: int = 0

@@ -39,11 +39,11 @@ class Schedule:
     def accumulate(self, epoch: int, index: int) -> int:
         """How many batches make one update, rising to nbs / batch during the warm-up."""
         full = max(self.config.nbs / self.batch, 1.0)
-        return max(1, round(1 + (full - 1) * self._warmth(epoch, index)))
+        return max(1, round(1 + (full - 1) * self.warmth(epoch, index)))
 
     def apply(self, optimizer: torch.optim.Optimizer, epoch: int, index: int) -> None:
         """Set rate and momentum of every group for batch ``index`` of ``epoch``."""
-        warmth, target = self._warmth(epoch, index), self.config.lr0 * self.factor(epoch)
+        warmth, target = self.warmth(epoch, index), self.config.lr0 * self.factor(epoch)
         momentum = self.config.warmup_momentum + (self.config.momentum - self.config.warmup_momentum) * warmth
         for group in optimizer.param_groups:
             start = self.config.warmup_bias_lr if group["name"] == "biases" else 0.0
@@ -53,7 +53,7 @@ class Schedule:
             elif self.config.momentum > 0:
                 group["momentum"] = momentum
 
-    def _warmth(self, epoch: int, index: int) -> float:
+    def warmth(self, epoch: int, index: int) -> float:
         """0 at the first batch, 1 from the end of the warm-up on."""
         length = self.warmup_batches
         return min(1.0, (epoch * self.batches + index) / length) if length > 0 else 1.0

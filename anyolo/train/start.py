@@ -28,7 +28,9 @@ from anyolo.train.run import Run, fit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """``metrics`` are fractions, measured on best.pt in float32; ``stopped`` says why a run ended early."""
+    """``metrics`` are fractions, measured on best.pt in float32; ``stopped`` says why a run ended early;
+    ``sent_bytes_per_update`` are the gradients each process handed over in the last epoch, 0 if it was alone.
+    """
 
     run: Path
     best: Path
@@ -38,6 +40,7 @@ class TrainResult:
     batch: int
     device: str
     metrics: Mapping[str, float]
+    sent_bytes_per_update: float = 0.0
     ok: bool = True
 
     @staticmethod
@@ -129,6 +132,9 @@ def _finish(run: Run) -> TrainResult:
         draw_report(evaluation, run.folder.root)
     if run.stop_reason:
         report.line(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+    sent = run.history[-1].get("sent_bytes_per_update", 0.0)
+    if run.traffic is not None:
+        report.line(f"each process sent {sent / 1e6:.3g} MB of gradients per update (last epoch)")
     for line in run.device.remarks():
         report.line(line)
     report.line(f"results in {run.folder.root}")
@@ -141,4 +147,5 @@ def _finish(run: Run) -> TrainResult:
         batch=run.config.data.batch_size,
         device=run.device.describe(),
         metrics=dict(evaluation.metrics),
+        sent_bytes_per_update=sent,
     )
