@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anyolo import console, errors
+from anyolo.devices.distributed import UNSHARED_STORE
 from anyolo.errors import AnyoloError, TrainingError
 
 _PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.worker import work; sys.exit(work())"
@@ -28,6 +29,7 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ.setdefault(UNSHARED_STORE, "1")
     with tempfile.TemporaryDirectory(prefix="anyolo-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         verbose = not isinstance(console.current(), console.NullReporter)
@@ -58,11 +60,18 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
                 f"a process of this run died: {_causes(error)}",
                 hint="Go on with: anyolo train resume (restarts=3 does that by itself).",
             ) from error
+        finally:
+            restart_note(config.run_id, launcher=os.getpid()).unlink(missing_ok=True)
         ending = _ending(answer)
         if ending:
             raise ending
         done: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return done
+
+
+def restart_note(run_id: str, *, launcher: int) -> Path:
+    """Where the first process notes its run's folder, for those that torchrun starts after a failure."""
+    return Path(tempfile.gettempdir(), f"anyolo-{run_id or 'run'}-{launcher}")
 
 
 def _causes(error: Any) -> str:

@@ -12,12 +12,12 @@ import yaml
 
 from anyolo import console
 from anyolo.api.data_files import read_data_layer
-from anyolo.api.launching import launch
+from anyolo.api.launching import launch, restart_note
 from anyolo.api.models import open_model
 from anyolo.config.load import Loaded, dump, load
 from anyolo.config.schema import TrainVerb
-from anyolo.devices import several
-from anyolo.devices.distributed import Group, placed
+from anyolo.devices import open_device, several
+from anyolo.devices.distributed import Group, join, placed
 from anyolo.errors import CheckpointError
 from anyolo.families.checkpoints import load_model, read_record
 from anyolo.train.folder import RunFolder, write_text
@@ -48,8 +48,8 @@ def run_train(values: Mapping[str, Any]) -> TrainResult:
     if processes > 1:
         restarts = typed.config.scale.restarts
         return TrainResult.from_json(launch(values, processes, restarts=restarts))
-    with _only_first_speaks(group):
-        if stopped := _restarted(typed.config):
+    with _only_first_speaks(group), _remembered(group):
+        if stopped := _restarted(typed, group):
             return _resume(load(TrainVerb, {"resume": stopped, "device": typed.config.device.device}))
         if typed.config.schedule.resume:
             return _resume(typed)
@@ -97,23 +97,39 @@ def _only_first_speaks(group: Group) -> Iterator[None]:
         yield
 
 
-def _note(project: str) -> Path:
-    """Where torchrun's run remembers its folder, for the processes that it starts after a failure."""
-    return Path(project) / f".torchrun-{os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+def _note() -> Path:
+    return restart_note(os.environ.get("TORCHELASTIC_RUN_ID", ""), launcher=os.getppid())
 
 
 def _noted(folder: RunFolder) -> RunFolder:
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        write_text(_note(str(folder.root.parent)), folder.root.name)
+        write_text(_note(), str(folder.root.resolve()))
     return folder
 
 
-def _restarted(config: TrainVerb) -> str:
-    """The folder of the run that torchrun starts again, or ""."""
-    note = _note(config.run.project)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not note.is_file():
+def _restarted(typed: Loaded[TrainVerb], group: Group) -> str:
+    """The folder of the run that torchrun starts again, or "": what the first process knows counts for all.
+
+    torch's own count of restarts differs between machines: only the one with the failure counts it.
+    """
+    if group.is_alone:
         return ""
-    return str(note.parent / note.read_text(encoding="utf-8"))
+    join(open_device(_device(typed), process=group.local_rank))
+    return group.first(lambda: _note().read_text(encoding="utf-8") if _note().is_file() else "")
+
+
+@contextmanager
+def _remembered(group: Group) -> Iterator[None]:
+    """A run that came to its end, or was stopped, needs no note."""
+    is_failed = False
+    try:
+        yield
+    except Exception:
+        is_failed = True
+        raise
+    finally:
+        if group.is_first and not group.is_alone and not is_failed:
+            _note().unlink(missing_ok=True)
 
 
 def _resume(loaded: Loaded[TrainVerb]) -> TrainResult:

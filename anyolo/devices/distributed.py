@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from anyolo import console
 from anyolo.devices.base import Device
 from anyolo.errors import DeviceError
 
@@ -29,6 +30,9 @@ Thing = TypeVar("Thing")
 # Long, because the first process may read and check a large data set while the others wait. That one died
 # is noticed at once: its connections close, and torchrun ends the rest.
 PATIENCE = timedelta(hours=1)
+# Without it the processes that torchrun starts after a failure find the addresses of the dead ones and wait
+# for them (github.com/pytorch/pytorch/issues/135712; so in torch 2.13).
+UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 _COUNTED: ContextVar[Group | None] = ContextVar("anyolo_counted", default=None)
 
 
@@ -135,11 +139,20 @@ def join(device: Device) -> Group:
             hint="Train on one of them.",
         )
     if not dist.is_initialized():
+        _warn_of_restarts(group)
         kind = device.torch_device.type
         # what is agreed on lies on the host, gradients on the device
         backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{profile.dist_backend}"
         dist.init_process_group(backend, timeout=PATIENCE)
     return group
+
+
+def _warn_of_restarts(group: Group) -> None:
+    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if group.is_first and agent_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        console.current().warn(
+            f"torchrun will not manage to start this run again: set {UNSHARED_STORE}=1 where it is started"
+        )
 
 
 @contextmanager

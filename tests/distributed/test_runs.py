@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from anyolo import api
 from anyolo.data.synth import write_dataset
+from anyolo.families.checkpoints import read_record
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -43,11 +45,11 @@ def words(tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "anyolo.cli", "train", *words]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def processes_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -110,3 +112,23 @@ def test_torchrun_starts_a_failed_run_again_where_it_was(words: list[str], tmp_p
     assert "going on with epoch" in out
     rows = (tmp_path / "run/results.csv").read_text().splitlines()[1:]
     assert [int(row.split(",")[0]) for row in rows] == list(range(1, 61))
+
+
+def test_ctrl_c_stops_all_after_the_same_update(words: list[str], tmp_path: Path) -> None:
+    """As a terminal sends it, to every process at once; what was done is saved and goes on."""
+    run = start([*words, "epochs=400", "val=False"], start_new_session=True)
+    wait_for(tmp_path / "run/results.csv", run)
+    workers = processes_of(run)
+    os.killpg(run.pid, signal.SIGINT)
+    out, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors[-3000:]
+    assert "all saved" in out + errors and "Traceback" not in errors
+    assert not any(worker.is_running() for worker in workers)
+    saved = read_record(tmp_path / "run/weights/last.pt")["training"]
+    resumed = start([f"resume={tmp_path / 'run'}", f"epochs={saved['epoch'] + 1}"])
+    out, errors = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, errors[-3000:]
+    assert (
+        f"going on with epoch {saved['epoch'] + 1} of {saved['epoch'] + 1}, batch {saved['index'] + 1} of 3"
+        in out
+    )
