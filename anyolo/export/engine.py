@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +14,7 @@ import torch
 
 from anyolo import __version__, console
 from anyolo.config.schema import ExportConfig
-from anyolo.errors import ConfigError, ExportError, VerificationFailed
+from anyolo.errors import ConfigError, VerificationFailed
 from anyolo.export import EXPORTERS
 from anyolo.export.base import (
     NMS,
@@ -42,9 +37,12 @@ from anyolo.export.compare import (
     confidence_of,
     to_predictions,
 )
+from anyolo.export.golden import Golden, make_golden
 from anyolo.export.lines import lines_to_run
-from anyolo.export.manifest import Manifest, manifest_path
+from anyolo.export.manifest import Manifest
+from anyolo.export.opened import OpenedArtifact
 from anyolo.export.pictures import network_inputs, pictures_for
+from anyolo.export.publish import publish, staged, target_of
 from anyolo.families.checkpoints import Checkpoint
 from anyolo.nn.activations import swap_activations
 from anyolo.nn.fuse import fuse
@@ -99,16 +97,18 @@ def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathL
         checkpoint = _with_activation(checkpoint, config.activation)
     versions = {"anyolo": __version__, "torch": torch.__version__, **require(format.requires, extra=name)}
     job = _Job(checkpoint, config, format, input_size(config.imgsz, checkpoint.preprocess.stride), weights)
-    target = _target(config.output, Path(weights), checkpoint, format.suffix)
+    target = target_of(config.output, Path(weights), checkpoint, format.suffix)
     manifest = job.manifest(versions)
-    with _staged(target) as staged:
-        job.write(staged, manifest)
-        verification = job.verify(staged) if config.verify else None
-        final = target
-        if verification is not None and not verification.verified:
+    with staged(target) as place:
+        job.write(place, manifest)
+        verification = job.verify(place) if config.verify else None
+        final, golden = target, None
+        if verification is not None and verification.verified:
+            golden = job.golden(place, manifest)
+        elif verification is not None:
             final = target.with_name(f"{target.name.removesuffix(format.suffix)}.unverified{format.suffix}")
         found = None if verification is None else verification.to_json()
-        beside = _publish(staged, final, manifest, found)
+        beside = publish(place, final, manifest, found, golden)
     if verification is not None:
         _tell(final, verification)
     if format.remark:
@@ -218,6 +218,10 @@ class _Job:
             return self._verify_unsure(path, batches, runner, verification, tolerance)
         return verification
 
+    def golden(self, path: Path, manifest: Manifest) -> Golden | None:
+        opened = OpenedArtifact(self.format.open(path), manifest)
+        return make_golden(opened, self.pictures, self.suppression)
+
     def _verify_unsure(
         self,
         path: Path,
@@ -254,17 +258,6 @@ class _Job:
         )
 
 
-def _target(output: str, weights: Path, checkpoint: Checkpoint, suffix: str) -> Path:
-    """Where the artefact goes: ``output`` as a file or folder, else beside the weights."""
-    stem = weights.stem or f"{checkpoint.spec.name}{checkpoint.size}"
-    if not output:
-        return (weights.parent if weights.is_file() else Path()) / (stem + suffix)
-    path = Path(output)
-    if path.name.endswith(suffix):
-        return path
-    return path / (stem + suffix) if path.is_dir() or not path.suffix else path.with_name(path.stem + suffix)
-
-
 def _refuse(config: ExportConfig, format: Format) -> None:
     """Settings that the format cannot fulfil are errors, never silence."""
     for wish in WISHES:
@@ -294,38 +287,6 @@ def _with_activation(checkpoint: Checkpoint, name: str) -> Checkpoint:
         "boxes; train on with it before use. The file is compared with the changed model"
     )
     return replace(checkpoint, model=model)
-
-
-@contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """A place beside ``target`` on the same disk, gone afterwards. A disk that fails is an ExportError."""
-    folder = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".anyolo-export-", dir=target.parent))
-        yield folder / target.name
-    except OSError as error:
-        raise ExportError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(target),
-            hint="Is the disk full or the folder closed? output= takes another place.",
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(staged: Path, final: Path, manifest: Manifest, verification: Mapping[str, Any] | None) -> Path:
-    """Artefact and manifest under their names, the artefact in one step. Returns the manifest's path."""
-    named = staged.rename(staged.with_name(final.name))
-    text = json.dumps(manifest.of_file(named, verification).to_json(), indent=2, ensure_ascii=False)
-    beside = manifest_path(named)
-    beside.write_text(text + "\n", encoding="utf-8")
-    if final.is_dir():
-        shutil.rmtree(final)
-    os.replace(named, final)
-    os.replace(beside, manifest_path(final))
-    return manifest_path(final)
 
 
 def _tell(final: Path, verification: Verification) -> None:

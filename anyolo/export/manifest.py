@@ -1,4 +1,7 @@
-"""What somebody must know to run an artefact without anyolo, as JSON beside it and inside it."""
+"""What somebody must know to run an artefact without anyolo, as JSON beside it and inside it.
+
+The one beside it is sealed: it holds the hash of every file of the artefact, and one over itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from anyolo.export.base import BOXES, DECODED, INPUT, Suppression
 from anyolo.structures import Preprocess
 from anyolo.types import SizeHW
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added ``files``, ``golden`` and the seal; what an older anyolo wrote still opens."""
+SEAL = "manifest_sha256"
 
 _PLACEMENT = {
     "letterbox": "gain = min(H/h, W/w); resize (bilinear) to round(h*gain), round(w*gain); "
@@ -30,8 +35,9 @@ _PLACEMENT = {
 class Manifest:
     """``size_hw`` is the input an artefact was made for, its only one unless ``is_dynamic``.
 
-    ``sha256``, ``size_bytes`` and ``verification`` are known only after writing: they stand in the file
-    beside the artefact, not in the copy inside it. ``activation`` is what replaced the model's own, if any.
+    ``sha256`` (of each of ``files`` and of all), ``size_bytes``, ``verification`` and ``golden`` are known
+    only after writing: they stand in the file beside the artefact, not in the copy inside it. ``activation``
+    is what replaced the model's own, if any.
     """
 
     format: str
@@ -50,7 +56,9 @@ class Manifest:
     artifact: str = ""
     sha256: str = ""
     size_bytes: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
     verification: Mapping[str, Any] | None = None
+    golden: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +67,7 @@ class Manifest:
             "format": self.format,
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
+            "files": dict(self.files),
             "family": self.family,
             "size": self.model_size,
             "nc": len(self.names),
@@ -70,6 +79,7 @@ class Manifest:
             "activation": self.activation or None,
             "versions": dict(self.versions),
             "verification": None if self.verification is None else dict(self.verification),
+            "golden": None if self.golden is None else dict(self.golden),
             "created": self.created,
         }
 
@@ -77,12 +87,6 @@ class Manifest:
     def from_json(data: Mapping[str, Any], *, where: str = "") -> Manifest:
         """Raises ExportError for what is no manifest, or one of a later schema."""
         try:
-            if int(data["schema"]) > SCHEMA:
-                raise ExportError(
-                    f"the manifest has schema {data['schema']}, known is {SCHEMA}",
-                    where=where,
-                    hint="It was written by a newer anyolo; update this one.",
-                )
             return Manifest(
                 format=str(data["format"]),
                 family=str(data["family"]),
@@ -100,7 +104,9 @@ class Manifest:
                 artifact=str(data["artifact"]),
                 sha256=str(data["sha256"]),
                 size_bytes=int(data["size_bytes"]),
+                files=dict(data.get("files") or {}),
                 verification=data["verification"],
+                golden=data.get("golden"),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ExportError(
@@ -154,14 +160,18 @@ class Manifest:
         shown = shapes if self.has_objectness else shapes[:2]
         return [{"name": name, "shape": shape, "units": units} for name, shape, units in shown]
 
-    def of_file(self, path: Path, verification: Mapping[str, Any] | None) -> Manifest:
+    def of_file(
+        self, path: Path, verification: Mapping[str, Any] | None, golden: Mapping[str, Any] | None
+    ) -> Manifest:
         """With what is known of the artefact once it is written."""
         return replace(
             self,
             artifact=path.name,
             sha256=digest(path),
-            size_bytes=sum(f.stat().st_size for f in _files(path)),
+            size_bytes=size_of(path),
+            files=digests(path),
             verification=verification,
+            golden=golden,
         )
 
 
@@ -170,11 +180,24 @@ def manifest_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".json")
 
 
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    document = manifest.to_json()
+    text = json.dumps({**document, SEAL: seal_of(document)}, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def seal_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of all entries but the seal: as JSON without spaces, keys sorted, ASCII."""
+    rest = {key: value for key, value in document.items() if key != SEAL}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
     """The manifest beside the artefact, or the copy ``inside`` it.
 
     Raises:
-        ExportError: neither is there, or the one beside it belongs to other bytes.
+        ExportError: neither is there; the one beside it was edited, or belongs to other bytes.
     """
     beside = manifest_path(artifact)
     if not beside.is_file():
@@ -184,6 +207,7 @@ def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
                 where=str(artifact),
                 hint=f"Put its manifest {beside.name} beside it, or export the model with anyolo.",
             )
+        _check_schema(inside, str(artifact))
         return Manifest.from_json(inside, where=str(artifact))
     try:
         data = json.loads(beside.read_text(encoding="utf-8"))
@@ -191,14 +215,54 @@ def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
         raise ExportError(
             f"cannot be read: {error}", where=str(beside), hint="Export the model again."
         ) from error
+    if _check_schema(data, str(beside)) > 1:  # the first schema had no seal
+        _check_seal(data, str(beside))
     manifest = Manifest.from_json(data, where=str(beside))
-    if manifest.sha256 != digest(artifact):
-        raise ExportError(
-            f"{artifact.name} is not the file this manifest was written for (its SHA-256 differs)",
-            where=str(beside),
-            hint="Export the model again, or remove the manifest to use the copy inside the file.",
-        )
+    _check_bytes(artifact, manifest, str(beside))
     return manifest
+
+
+def _check_schema(data: Any, where: str) -> int:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, int):
+        raise ExportError(
+            "no manifest of anyolo: it has no schema", where=where, hint="Export the model again."
+        )
+    if schema > SCHEMA:
+        raise ExportError(
+            f"the manifest has schema {schema}, known is {SCHEMA}",
+            where=where,
+            hint="It was written by a newer anyolo; update this one.",
+        )
+    return schema
+
+
+def _check_seal(data: Mapping[str, Any], where: str) -> None:
+    own, found = data.get(SEAL), seal_of(data)
+    if own != found:
+        raise ExportError(
+            f"the manifest was changed after it was written: its SHA-256 is {found[:16]}..., "
+            f"{SEAL} says {str(own)[:16] + '...' if own else 'nothing'}",
+            where=where,
+            hint="Undo the change, or export the model with the settings you want.",
+        )
+
+
+def _check_bytes(artifact: Path, manifest: Manifest, where: str) -> None:
+    found = digest(artifact)
+    if found == manifest.sha256:
+        return
+    own = digests(artifact)
+    changed = [name for name in manifest.files if own.get(name) != manifest.files[name]]
+    strange = [name for name in own if name not in manifest.files] if manifest.files else []
+    of_folder = f", in it {', '.join(changed + strange)}" if artifact.is_dir() and changed + strange else ""
+    raise ExportError(
+        f"{artifact.name} is not the file this manifest was written for (its SHA-256 differs{of_folder}): "
+        f"{found[:16]}... of {size_of(artifact)} bytes, "
+        f"not {manifest.sha256[:16]}... of {manifest.size_bytes} bytes",
+        where=where,
+        hint="Export the model again, or remove the manifest to use the copy inside the file.",
+    )
 
 
 def digest(path: Path) -> str:
@@ -209,6 +273,20 @@ def digest(path: Path) -> str:
             total.update(file.relative_to(path).as_posix().encode() + b"\0")
         total.update(file.read_bytes())
     return total.hexdigest()
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its name in the folder or its own."""
+    base = path if path.is_dir() else path.parent
+    return {
+        file.relative_to(base).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in _files(path)
+    }
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    return sum(file.stat().st_size for file in _files(path))
 
 
 def _files(path: Path) -> list[Path]:

@@ -135,6 +135,11 @@ def to_network(
     return planes
 
 
+def encode_png(pixels_hwc_bgr: Pixels) -> bytes:
+    """A PNG file, which loses nothing."""
+    return bytes(cv2.imencode(".png", pixels_hwc_bgr)[1])
+
+
 def _bytes_of(path: PathLike) -> bytes:
     try:
         return Path(path).read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from anyolo.export import EXPORTERS, export_model, is_artifact, open_artifact
 from anyolo.export.base import NMS, Images, Suppression
 from anyolo.export.compare import Tolerance, compare
 from anyolo.export.engine import ExportResult
+from anyolo.export.manifest import digest
 from anyolo.nn.inference import Inference
 from anyolo.structures import Predictions
 from tests.conformance.formats import FORMATS
@@ -122,13 +124,51 @@ def test_manifest_beside_and_inside(copied: ExportResult) -> None:
     assert beside["outputs"][0]["shape"] == ([1, 300, 6] if inside else [1, "points", 4])
     where = "graph" if inside else "host"
     assert beside["nms"] == {"conf": 0.3, "iou": 0.6, "max_det": 300, "agnostic": False, "where": where}
-    copied.manifest.write_text(json.dumps({**beside, "sha256": "0" * 64}))
-    with pytest.raises(ExportError, match="SHA-256 differs"):
+    changed = {**beside, "names": ["red", "white", "green", "blue"]}
+    copied.manifest.write_text(json.dumps(changed))
+    with pytest.raises(ExportError, match="was changed after it was written"):
         open_artifact(copied.artifact)
     copied.manifest.unlink()
     carried = open_artifact(copied.artifact).manifest.to_json()
     for key in ("names", "preprocess", "input", "outputs", "nms", "family", "versions"):
         assert carried[key] == beside[key], key
+
+
+def test_an_artefact_of_other_bytes_names_both_hashes(copied: ExportResult) -> None:
+    beside = json.loads(copied.manifest.read_text())
+    own = copied.artifact
+    changed = max((p for p in own.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size, default=own)
+    assert beside["files"][changed.name] == hashlib.sha256(changed.read_bytes()).hexdigest()
+    before = beside["size_bytes"]
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    with pytest.raises(ExportError, match="SHA-256") as caught:
+        open_artifact(own)
+    if "differs" in caught.value.message and own.is_file():
+        assert f"{digest(own)[:16]}... of {before + 1} bytes" in caught.value.message
+        assert f"not {beside['sha256'][:16]}... of {before} bytes" in caught.value.message
+
+
+def test_golden_vectors_lead_to_the_same_boxes(exported: ExportResult) -> None:
+    """As somebody who has only the manifest and the pictures beside the artefact would use them."""
+    golden = json.loads(exported.manifest.read_text())["golden"]
+    folder = exported.artifact.parent
+    pixels = cv2.imread(str(folder / golden["input"]))
+    images = np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1))
+    assert hashlib.sha256(images.tobytes()).hexdigest() == golden["input_sha256"]
+    assert images.mean((1, 2)) == pytest.approx(golden["input_means"], abs=1e-4)
+    opened = open_artifact(exported.artifact)
+    config = PredictConfig(imgsz=SIDE, rect=False, conf=0.3, iou=0.6)
+    predictor = Predictor(opened.predict, opened.preprocess, opened.names, config, input_hw=opened.input_hw)
+    golden_wh = golden["picture_size_hw"][::-1]
+    for picture, expected in [("input", "boxes"), ("picture", "boxes_in_picture")]:
+        boxes = predictor(str(folder / golden[picture]))[0].boxes.numpy().data
+        assert len(boxes) == len(golden[expected]) > 2
+        rows = np.array(golden[expected])
+        rows[:, :4] = rows[:, :4].clip(0, [SIDE, SIDE] * 2 if picture == "input" else golden_wh * 2)
+        np.testing.assert_allclose(boxes, rows, atol=0.01)
+    drawn = cv2.imread(str(folder / golden["drawn"]))
+    plain = cv2.imread(str(folder / golden["picture"]))
+    assert drawn.shape == plain.shape == (*golden["picture_size_hw"], 3) and (drawn != plain).any()
 
 
 def test_wishes_an_artefact_cannot_fulfil(exported: ExportResult) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +103,6 @@ def test_too_few_boxes_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(VerificationFailed, match="only 0 boxes matched, 20 are needed") as caught:
         export(tmp_path / "b", verify=True, conf=0.99999, source=str(tmp_path))
     assert "source=" in caught.value.hint
-
-
-def test_manifests_that_are_none(tmp_path: Path) -> None:
-    result = export(tmp_path)
-    good = json.loads(result.manifest.read_text())
-    for text, message in [
-        ("{", "cannot be read"),
-        ("{}", "no manifest of anyolo"),
-        (json.dumps({**good, "schema": 99}), "schema 99"),
-        (json.dumps({**good, "nms": {"conf": 1}}), "no manifest of anyolo"),
-    ]:
-        result.manifest.write_text(text)
-        with pytest.raises(ExportError, match=message) as caught:
-            open_artifact(result.artifact)
-        assert caught.value.where == str(result.manifest)
 
 
 def test_pictures_of_the_user(tmp_path: Path, ear: Ear) -> None:
