@@ -16,6 +16,7 @@ from anyolo.structures import Detections, Predictions
 
 ENOUGH_BOXES = 20
 BEST = 100
+SUPPRESSION = "the decoded maps agree: the suppression differs first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,8 @@ class Verification:
 
     ``boxes`` are the model's final ones, ``matched`` those of them the artefact has too, ``missing`` and
     ``extra`` those that only one side has although they score clearly above the threshold. ``is_conclusive``:
-    enough was compared to tell; ``reasons`` say what differs.
+    enough was compared to tell; ``reasons`` say what differs, ``first_difference`` in which part of the
+    model it begins, where that is known.
     """
 
     pictures: int
@@ -48,6 +50,7 @@ class Verification:
     is_conclusive: bool
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    first_difference: str = ""
 
     @property
     def verified(self) -> bool:
@@ -65,6 +68,9 @@ class Errors:
     box_px: float = 0.0
     excess_px: float = 0.0
     score: float = 0.0
+
+    def within(self, tolerance: Tolerance) -> bool:
+        return self.excess_px <= tolerance.box_px and self.score <= tolerance.score
 
     def add_boxes(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
         errors = np.abs(ours - theirs).max(1, initial=0)
@@ -145,6 +151,7 @@ def compare(
         for ours, theirs in zip(own or [], found, strict=False):
             against_itself.add(ours, theirs, suppression.conf)
     reasons = _differences(raw, against_model, against_itself, is_same_shape, tolerance)
+    maps_agree = candidates > 0 and is_same_shape and raw.within(tolerance)
     is_excused = not reasons and not against_model.agrees
     note = (
         f"{against_model.missing} of {against_model.boxes} boxes differ only because candidates "
@@ -162,6 +169,7 @@ def compare(
         is_conclusive=(against_model.matched if inside else candidates) >= ENOUGH_BOXES,
         reasons=reasons,
         notes=(note,) if is_excused else (),
+        first_difference=SUPPRESSION if reasons and maps_agree else "",
     )
 
 
@@ -201,6 +209,15 @@ def compare_suppression(
             for ours, rows in zip(own, runner.run(images)[0], strict=True):
                 matching.add(ours, to_detections(rows), suppression.conf)
     return matching
+
+
+def is_same(expected: Predictions, found: Predictions, tolerance: Tolerance) -> bool:
+    """Whether the candidates of two sides agree."""
+    if expected.boxes_xyxy.shape != found.boxes_xyxy.shape or expected.scores.shape != found.scores.shape:
+        return False
+    errors = Errors()
+    _compare_candidates(errors, expected, found, 1.0)
+    return errors.within(tolerance)
 
 
 def confidence_of(predictions: Iterable[Predictions], rank: int) -> float:

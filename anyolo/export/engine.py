@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from anyolo import __version__, console
 from anyolo.config.schema import ExportConfig
@@ -30,13 +31,16 @@ from anyolo.export.base import (
 )
 from anyolo.export.compare import (
     ENOUGH_BOXES,
+    SUPPRESSION,
     Tolerance,
     Verification,
     compare,
     compare_suppression,
     confidence_of,
+    is_same,
     to_predictions,
 )
+from anyolo.export.divergence import first_difference
 from anyolo.export.golden import Golden, make_golden
 from anyolo.export.lines import lines_to_run
 from anyolo.export.manifest import Manifest
@@ -159,9 +163,16 @@ class _Job:
             activation=config.activation,
         )
 
-    def write(self, path: Path, manifest: Manifest, *, is_twin: bool = False) -> None:
+    def prepared(self) -> Decoded:
+        """A copy of the model in the form that is written."""
         detector = fuse(copy.deepcopy(self.checkpoint.model).requires_grad_(False))
         detector.fix_size(None if self.config.dynamic else self.size_hw)
+        return Decoded(detector, self.checkpoint.preprocess).eval()
+
+    def write(
+        self, path: Path, manifest: Manifest, *, part: nn.Module | None = None, is_twin: bool = False
+    ) -> None:
+        """The model, or a ``part`` of it; ``is_twin``: no integer scales, it is written to be compared."""
         # with two, a dynamic batch cannot be mistaken for a constant
         batch = max(2, self.config.batch) if self.config.dynamic else self.config.batch
         options = WriteOptions(
@@ -175,8 +186,7 @@ class _Job:
             calibration=self.calibration() if self.config.int8 and not is_twin else (),
         )
         inside = manifest.suppression if self.gives_boxes else None
-        model = Exportable(Decoded(detector, self.checkpoint.preprocess), inside).eval()
-        self.format.write(model, path, options)
+        self.format.write(Exportable(part or self.prepared(), inside).eval(), path, options)
 
     def reference(self, images: Images) -> Predictions:
         with torch.no_grad():
@@ -216,7 +226,27 @@ class _Job:
         )
         if self.gives_boxes and not verification.reasons and not verification.is_conclusive:
             return self._verify_unsure(path, batches, runner, verification, tolerance)
+        if verification.reasons and not verification.first_difference:
+            return replace(verification, first_difference=self._first_difference(path, batches[0]))
         return verification
+
+    def _first_difference(self, path: Path, images: Images) -> str:
+        """In words; "" where no part of the model can be written alone."""
+        console.current().line("the artefact differs from the model: looking for the first row that does")
+        prepared, manifest = self.prepared(), replace(self.manifest({}), suppression=None)
+        with torch.no_grad():
+            fused = to_predictions(tuple(t.numpy() for t in prepared(torch.from_numpy(images))))
+        if not is_same(self.reference(images), fused, Tolerance()):
+            return "the model itself differs once its batch norms are folded, before anything is written"
+
+        def write(part: nn.Module, place: Path) -> None:
+            self.write(place, manifest, part=part, is_twin=True)
+
+        try:
+            return first_difference(prepared, write, self.format.open, path, images)
+        except Exception as error:  # the report of the failure comes first, whatever a part happens to raise
+            console.current().warn(f"the first row could not be found: {type(error).__name__}: {error}")
+            return ""
 
     def golden(self, path: Path, manifest: Manifest) -> Golden | None:
         opened = OpenedArtifact(self.format.open(path), manifest)
@@ -254,6 +284,7 @@ class _Job:
             extra=found.extra,
             is_conclusive=found.matched >= ENOUGH_BOXES,
             reasons=() if found.agrees else ("the suppression gives other boxes than an exact one",),
+            first_difference="" if found.agrees else SUPPRESSION,
             notes=(note,),
         )
 
@@ -301,7 +332,8 @@ def _tell(final: Path, verification: Verification) -> None:
         )
         return
     if verification.reasons:
-        reason = f"the artefact differs from the model: {'; '.join(verification.reasons)}"
+        found = filter(None, (*verification.reasons, verification.first_difference))
+        reason = f"the artefact differs from the model: {'; '.join(found)}"
         hint = "Do not use it. Another opset=, simplify=False or nms=False may help; please report it."
     else:
         reason = f"only {verification.matched} boxes matched, {ENOUGH_BOXES} are needed to tell"

@@ -193,22 +193,15 @@ def seal_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
-    """The manifest beside the artefact, or the copy ``inside`` it.
+def read_beside(artifact: Path) -> Manifest | None:
+    """The manifest beside the artefact, if there is one.
 
     Raises:
-        ExportError: neither is there; the one beside it was edited, or belongs to other bytes.
+        ExportError: it is none, was edited, or belongs to other bytes.
     """
     beside = manifest_path(artifact)
     if not beside.is_file():
-        if not inside:
-            raise ExportError(
-                "nothing says how this file is to be fed",
-                where=str(artifact),
-                hint=f"Put its manifest {beside.name} beside it, or export the model with anyolo.",
-            )
-        _check_schema(inside, str(artifact))
-        return Manifest.from_json(inside, where=str(artifact))
+        return None
     try:
         data = json.loads(beside.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -222,8 +215,20 @@ def read_manifest(artifact: Path, inside: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
+def read_inside(artifact: Path, found: Mapping[str, Any]) -> Manifest:
+    """The manifest ``found`` inside the artefact; ExportError if there is none."""
+    if not found:
+        raise ExportError(
+            "nothing says how this file is to be fed",
+            where=str(artifact),
+            hint=f"Put its manifest {manifest_path(artifact).name} beside it, or export it with anyolo.",
+        )
+    _check_schema(found, str(artifact))
+    return Manifest.from_json(found, where=str(artifact))
+
+
 def _check_schema(data: Any, where: str) -> int:
-    schema = data.get("schema") if isinstance(data, dict) else None
+    schema = data.get("schema") if isinstance(data, Mapping) else None
     if not isinstance(schema, int):
         raise ExportError(
             "no manifest of anyolo: it has no schema", where=where, hint="Export the model again."

@@ -12,7 +12,7 @@ from anyolo.errors import ConfigError, ExportError
 from anyolo.export import EXPORTERS
 from anyolo.export.base import Arrays, FoldedConvolution, Format, Images, Runner, require
 from anyolo.export.compare import to_predictions
-from anyolo.export.manifest import Manifest, manifest_path, read_manifest
+from anyolo.export.manifest import Manifest, manifest_path, read_beside, read_inside
 from anyolo.structures import Predictions, Preprocess
 from anyolo.types import PathLike, SizeHW
 
@@ -121,7 +121,8 @@ def open_artifact(path: PathLike, *, threads: int = 0) -> OpenedArtifact:
     """Open an exported file in its own runtime, fed as its manifest says.
 
     Raises:
-        ExportError: no such file, not of its format, no manifest, or a manifest of other bytes.
+        ExportError: no such file, not of its format; no manifest, or one that was edited or is of other
+            bytes.
         MissingPackage: its runtime is not installed.
     """
     own = Path(path)
@@ -132,5 +133,8 @@ def open_artifact(path: PathLike, *, threads: int = 0) -> OpenedArtifact:
     if not own.exists():
         raise ExportError("no such file", where=str(path), hint="Check the path, or export the model first.")
     require(format.requires, extra=format.name)
+    beside = read_beside(
+        own
+    )  # before its runtime sees the file: a damaged one is told apart from a strange one
     runner = format.open(own, threads=threads)
-    return OpenedArtifact(runner, read_manifest(own, runner.metadata))
+    return OpenedArtifact(runner, beside or read_inside(own, runner.metadata))

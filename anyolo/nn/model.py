@@ -69,16 +69,24 @@ class Detector(nn.Module):
         """
         self.head.fix_size(size_hw)
 
+    def row(self, images: Tensor, index: int) -> Any:
+        """What the row ``index`` gives for pictures as ``forward`` takes them; -1 gives the pictures back."""
+        return self._run(images, index + 1)[0]
+
     def _features(self, images: Tensor) -> Any:
         """What the head reads."""
+        before_head = len(self.model) - 1
+        return self._inputs(before_head, *self._run(images, before_head))
+
+    def _run(self, images: Tensor, count: int) -> tuple[Any, dict[int, Any]]:
+        """The output of the last of the first ``count`` rows, and of those that later ones read."""
         previous: Any = images
         kept: dict[int, Any] = {}
-        *blocks, _ = self.model
-        for index, block in enumerate(blocks):
-            previous = block(self._inputs(index, previous, kept))
+        for index in range(count):
+            previous = self.model[index](self._inputs(index, previous, kept))
             if index in self._kept:
                 kept[index] = previous
-        return self._inputs(len(blocks), previous, kept)
+        return previous, kept
 
     def _inputs(self, index: int, previous: Any, kept: dict[int, Any]) -> Any:
         sources, many = self._reads[index]
