@@ -227,6 +227,7 @@ class ExportConfig:
     calibrate: A[str, "pictures to find the scales with; those of source= if not given"] = ""
     output: A[str, "where to write; beside the weights if not given"] = ""
     source: A[str, "pictures to verify with; the data set's or drawn ones if not given"] = ""
+    data: A[str, "also compare the mAP on this data set (data.yaml, folder, COCO json)"] = ""
     verify: A[bool, "reopen the artefact in its runtime and compare boxes"] = True
 
 

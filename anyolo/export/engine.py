@@ -46,6 +46,7 @@ from anyolo.export.lines import lines_to_run
 from anyolo.export.manifest import Manifest
 from anyolo.export.opened import OpenedArtifact
 from anyolo.export.pictures import network_inputs, pictures_for
+from anyolo.export.precision import KEY, Judge, differs, evaluation_settings
 from anyolo.export.publish import publish, staged, target_of
 from anyolo.families.checkpoints import Checkpoint
 from anyolo.nn.activations import swap_activations
@@ -106,6 +107,8 @@ def export_model(checkpoint: Checkpoint, config: ExportConfig, *, weights: PathL
     with staged(target) as place:
         job.write(place, manifest)
         verification = job.verify(place) if config.verify else None
+        if verification is not None and verification.verified and config.data:
+            verification = job.compare_precision(place, manifest, verification)
         final, golden = target, None
         if verification is not None and verification.verified:
             golden = job.golden(place, manifest)
@@ -230,6 +233,25 @@ class _Job:
             return replace(verification, first_difference=self._first_difference(path, batches[0]))
         return verification
 
+    def compare_precision(self, path: Path, manifest: Manifest, verification: Verification) -> Verification:
+        """With the mAP of both on ``data=``; a difference is a reason to fail."""
+        spec = self.checkpoint.spec
+        judge = Judge(
+            data=self.config.data,
+            preprocess=self.checkpoint.preprocess,
+            names=tuple(self.checkpoint.names),
+            size_hw=self.size_hw,
+            settings=evaluation_settings(spec.evaluation),
+        )
+        opened = OpenedArtifact(self.format.open(path), manifest)
+        figures = judge.both(lambda images: self.reference(images.numpy()), opened)
+        reason = differs(figures)
+        return replace(
+            verification,
+            mean_precision=figures,
+            reasons=(*verification.reasons, reason) if reason else verification.reasons,
+        )
+
     def _first_difference(self, path: Path, images: Images) -> str:
         """In words; "" where no part of the model can be written alone."""
         console.current().line("the artefact differs from the model: looking for the first row that does")
@@ -299,6 +321,10 @@ def _refuse(config: ExportConfig, format: Format) -> None:
                 where=wish,
                 hint=f"Leave it out. Formats that can: {', '.join(able)}.",
             )
+    if config.data and not config.verify:
+        raise ConfigError(
+            "data= compares the mAP of what was verified", where="data", hint="Leave verify=False out."
+        )
     if config.calibrate and not config.int8:
         raise ConfigError(
             "calibrate= names pictures for integer scales", where="calibrate", hint="Add int8=True."
@@ -330,6 +356,10 @@ def _tell(final: Path, verification: Verification) -> None:
             f"largest difference {verification.max_box_error_px:.2g} px, "
             f"{verification.max_score_error:.2g} in score"
         )
+        if figures := verification.mean_precision:
+            console.current().line(
+                f"{KEY} {figures['artifact']:.4f} on {figures['data']}, the model's {figures['model']:.4f}"
+            )
         return
     if verification.reasons:
         found = filter(None, (*verification.reasons, verification.first_difference))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +44,29 @@ class OpenedArtifact:
         Raises:
             ConfigError: pictures of another size than the artefact takes; names both sizes.
         """
-        size_hw = (int(images.shape[2]), int(images.shape[3]))
-        if self.input_hw not in {None, size_hw}:
-            own = f"{self.manifest.size_hw[0]}x{self.manifest.size_hw[1]}"
-            raise ConfigError(
-                f"this artefact takes pictures of {own}, not {size_hw[0]}x{size_hw[1]}",
-                where="imgsz",
-                hint="Leave imgsz out, or export with dynamic=True or at that size.",
-            )
-        outputs = self._run(images.numpy())
+        outputs = self._run(self.runner.run, self._checked(images))
         if not self.manifest.gives_boxes:
             return to_predictions(outputs)
         rows = outputs[0]
         scores = np.zeros((*rows.shape[:2], len(self.names)), np.float32)
         np.put_along_axis(scores, rows[..., 5:].astype(np.int64), rows[..., 4:5], 2)
         return Predictions(torch.from_numpy(rows[..., :4]), torch.from_numpy(scores))
+
+    @property
+    def shows_candidates(self) -> bool:
+        """Whether ``candidates`` can be asked for."""
+        images = np.zeros((self.manifest.batch, 3, *self.manifest.size_hw), np.uint8)
+        return self.runner.decoded(images) is not None
+
+    def candidates(self, images: Tensor) -> Predictions:
+        """All that the artefact finds before any suppression, as ``predict`` takes pictures."""
+
+        def decoded(images: Images) -> Arrays:
+            found = self.runner.decoded(images)
+            assert found is not None, "ask shows_candidates first"
+            return found
+
+        return to_predictions(self._run(decoded, self._checked(images)))
 
     def notices(self, *, conf: float, iou: float, max_det: int, agnostic: bool = False) -> list[str]:
         """What of these wishes the artefact cannot fulfil, because its suppression is inside."""
@@ -78,16 +87,27 @@ class OpenedArtifact:
             f"{self.manifest.artifact or 'the artefact'}: {line}; export again to change it" for line in found
         ]
 
-    def _run(self, images: Images) -> Arrays:
+    def _checked(self, images: Tensor) -> Images:
+        size_hw = (int(images.shape[2]), int(images.shape[3]))
+        if self.input_hw not in {None, size_hw}:
+            own = f"{self.manifest.size_hw[0]}x{self.manifest.size_hw[1]}"
+            raise ConfigError(
+                f"this artefact takes pictures of {own}, not {size_hw[0]}x{size_hw[1]}",
+                where="imgsz",
+                hint="Leave imgsz out, or export with dynamic=True or at that size.",
+            )
+        return images.numpy()
+
+    def _run(self, run: Callable[[Images], Arrays], images: Images) -> Arrays:
         """In batches of the one length the artefact takes; the last is filled up and cut off again."""
         if self.manifest.is_dynamic or len(images) == self.manifest.batch:
-            return self.runner.run(images)
+            return run(images)
         parts = []
         for start in range(0, len(images), self.manifest.batch):
             part = images[start : start + self.manifest.batch]
             missing = self.manifest.batch - len(part)
             whole = np.concatenate((part, np.repeat(part[:1], missing, 0))) if missing else part
-            parts.append([output[: len(part)] for output in self.runner.run(whole)])
+            parts.append([output[: len(part)] for output in run(whole)])
         return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
