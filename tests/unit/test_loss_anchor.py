@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,32 +224,3 @@ def test_other_numbers_of_levels_have_their_own_balance(levels, expected):
     criterion = AnchorCriterion(SimpleNamespace(head=head), LossConfig())
     assert criterion.balance.tolist() == pytest.approx(expected)
     assert criterion.gains["box"] == pytest.approx(7.5 * 3 / levels)
-
-
-MEMORY = """
-import resource, sys, time, torch
-from types import SimpleNamespace
-from anyolo.config.schema import LossConfig
-from anyolo.loss.anchor import AnchorCriterion
-from anyolo.nn.heads.anchor import AnchorHead
-from anyolo.structures import HeadOutput, Targets
-anchors = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]
-head = AnchorHead([8, 8, 8], 80, anchors)
-head.set_strides((8, 16, 32))
-criterion = AnchorCriterion(SimpleNamespace(head=head), LossConfig(loss_ota=sys.argv[1] == "ota"))
-maps = tuple(torch.randn(16, 255, 640 // s, 640 // s).requires_grad_() for s in (8, 16, 32))
-low = torch.rand(16, 300, 2) * 500
-boxes = torch.cat((torch.randint(80, (16, 300, 1)), low, low + 8 + torch.rand(16, 300, 2) * 120), 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
-criterion(HeadOutput(maps), Targets(boxes, torch.ones(16, 300))).total.backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-print(time.perf_counter() - start)
-"""
-
-
-@pytest.mark.parametrize(("way", "most_gib"), [("plain", 1.2), ("ota", 1.6)])
-def test_memory_of_a_large_batch(way, most_gib):
-    """16 images of 640 with 300 boxes and 80 classes, beside the maps, gradients included."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, way], capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[0]) < most_gib * 1024**2
