@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def _cpu() -> str:
 
 
 def _versions(python: str, packages: Sequence[str]) -> dict[str, str]:
+    """None where that Python is not: not every benchmark has a rival of its own environment."""
+    if shutil.which(python) is None:
+        return {}
     code = (
         "import importlib.metadata as m, json, sys\n"
         "def v(p):\n try: return m.version(p)\n except m.PackageNotFoundError: return ''\n"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from anyolo import console, errors
-from anyolo.devices.distributed import UNSHARED_STORE
 from anyolo.errors import AnyoloError, TrainingError
 
 _PROCESS = "import sys; sys.path[:] = {path!r}; from anyolo.api.worker import work; sys.exit(work())"
@@ -29,7 +28,6 @@ def launch(values: Mapping[str, Any], processes: int, *, restarts: int) -> dict[
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault(UNSHARED_STORE, "1")
     with tempfile.TemporaryDirectory(prefix="anyolo-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         verbose = not isinstance(console.current(), console.NullReporter)

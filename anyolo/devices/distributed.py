@@ -9,13 +9,14 @@ the counts of all; outside, as in evaluation and in exported graphs, their own.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,14 +26,14 @@ from anyolo import console
 from anyolo.devices.base import Device
 from anyolo.errors import DeviceError
 
+if TYPE_CHECKING:  # some builds of torch have none
+    from torch.distributed.distributed_c10d import Store
+
 Thing = TypeVar("Thing")
 
 # Long, because the first process may read and check a large data set while the others wait. That one died
 # is noticed at once: its connections close, and torchrun ends the rest.
 PATIENCE = timedelta(hours=1)
-# Without it the processes that torchrun starts after a failure find the addresses of the dead ones and wait
-# for them (github.com/pytorch/pytorch/issues/135712; so in torch 2.13).
-UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 _COUNTED: ContextVar[Group | None] = ContextVar("anyolo_counted", default=None)
 
 
@@ -114,9 +115,14 @@ class Group:
         return nn.parallel.DistributedDataParallel(model, device_ids=numbers, gradient_as_bucket_view=True)
 
     def leave(self) -> None:
-        """Not a barrier: who ends in an error leaves too."""
+        """Not a barrier: who ends in an error leaves too.
+
+        The communication's threads end with the last that holds the group; one still at work when the
+        interpreter ends would abort the process.
+        """
         if not self.is_alone and dist.is_initialized():
             dist.destroy_process_group()
+            gc.collect()
 
 
 def placed() -> Group:
@@ -139,20 +145,40 @@ def join(device: Device) -> Group:
             hint="Train on one of them.",
         )
     if not dist.is_initialized():
-        _warn_of_restarts(group)
+        # imported later, by what wraps a model, it holds the group in default arguments to the very end
+        import torch.distributed.nn  # noqa: F401
+        from torch.distributed.rendezvous import rendezvous
+
         kind = device.torch_device.type
         # what is agreed on lies on the host, gradients on the device
         backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{profile.dist_backend}"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
+        dist.init_process_group(
+            backend, store=_own_store(store, group), rank=rank, world_size=world, timeout=PATIENCE
+        )
     return group
 
 
-def _warn_of_restarts(group: Group) -> None:
-    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if group.is_first and agent_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+def _own_store(store: Store, group: Group) -> Store:
+    """Where the processes of this start meet.
+
+    torchrun's own store outlives a failure, and in it those that are started again would find the addresses
+    of the dead and wait for them (github.com/pytorch/pytorch/issues/135712; so in torch 2.13).
+    """
+    environ = os.environ
+    if environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return store
+    if environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        return PrefixStore(f"start-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    # each machine counts its own failures, so the number is not common to all
+    if group.is_first and environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         console.current().warn(
-            f"torchrun will not manage to start this run again: set {UNSHARED_STORE}=1 where it is started"
+            "over several machines torchrun will not manage to start this run again: "
+            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where it is started"
         )
+    return store
 
 
 @contextmanager
