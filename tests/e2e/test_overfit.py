@@ -16,8 +16,15 @@ from anyolo.structures import Batch, Targets
 from anyolo.train.step import StepConfig, train_step
 
 TILES = 16
-# learning rates of AdamW: three hundred updates are far fewer than the recipes are for
-SMALL = {"yolov5n": 0.005, "yolov8n": 0.005, "v5lite-e": 0.01, "yolov7-tiny": 0.01, "yolov9-t": 0.01}
+# Learning rates of AdamW: three hundred updates are far fewer than the recipes are for. YOLOv9 trains only
+# boxes with an anchor's centre inside, and 73 of the 563 bulbs here (sides of 4 to 7 px) have none.
+SMALL: dict[str, dict[str, float]] = {
+    "yolov5n": {"lr0": 0.005},
+    "yolov8n": {"lr0": 0.005},
+    "v5lite-e": {"lr0": 0.01},
+    "yolov7-tiny": {"lr0": 0.01},
+    "yolov9-t": {"lr0": 0.01, "tal_min_side": 16},
+}
 OTHERS = sorted(
     name
     for family in FAMILIES
@@ -47,7 +54,7 @@ def test_sixteen_pictures_are_known_by_heart_after_300_steps(tiles: Path, model:
     """From random weights at 416, judged as they were seen: ``rect`` would move each within its padding."""
     trained = api.train(
         model=model, data=str(tiles), imgsz=416, batch=TILES, epochs=300, val=False, plots=False,
-        project=str(tmp_path), optimizer="AdamW", lr0=SMALL[model], lrf=0.1, warmup_epochs=10, **PLAIN,
+        project=str(tmp_path), optimizer="AdamW", lrf=0.1, warmup_epochs=10, **SMALL[model], **PLAIN,
     )  # fmt: skip
     judged = api.val(
         model=str(trained.best), data=str(tiles), imgsz=416, rect=False, plots=False, project=str(tmp_path)
