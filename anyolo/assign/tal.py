@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anyolo.assign.overlap import clipped_ciou, measure
@@ -44,6 +46,16 @@ class TaskAligned:
     beta: float = 6.0
     min_side: float = 0.0
     everywhere: bool = False
+
+    def left_out(self, sizes_N2: NDArray[np.float64], stride: float) -> float:
+        """Expected share of boxes of these widths and heights, in input pixels, that can have no point.
+
+        None lies inside them, wherever chance puts them on a grid of ``stride`` pixels. 0 for no boxes.
+        """
+        if not len(sizes_N2):
+            return 0.0
+        met_N2 = np.minimum(np.maximum(sizes_N2, self.min_side) / stride, 1)
+        return float(1 - met_N2.prod(1).mean())
 
     @torch.no_grad()
     def __call__(

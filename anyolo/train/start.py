@@ -18,7 +18,7 @@ from anyolo.evaluate import draw_report
 from anyolo.families.base import FamilySpec
 from anyolo.families.checkpoints import load_model
 from anyolo.nn.model import Detector
-from anyolo.train.anchors import check_anchors
+from anyolo.train.anchors import check_anchors, check_small_boxes
 from anyolo.train.autobatch import settle_batch
 from anyolo.train.folder import RunFolder
 from anyolo.train.hooks import CheckpointHook, StopHook, default_hooks, judge
@@ -87,6 +87,7 @@ def _train(
     model = fit_classes(model, spec, len(job.train_index.names), is_random=is_random)
     if resume is None:
         check_anchors(job, model)
+        check_small_boxes(job, model)
     freeze_rows(model, config.optim.freeze)
     job = settle_batch(job, model)
     stop = StopHook()

@@ -203,3 +203,25 @@ def test_clipped_ciou_is_ciou(seed):
     own = clipped_ciou(measure(true), measure(predicted), inside)
     assert (own - expected).abs().max() < 2e-6
     assert clipped_ciou(measure(true), measure(predicted), inside * 0).max() == 0
+
+
+@pytest.mark.parametrize("min_side", [0.0, 6.0, 16.0])
+def test_the_share_of_boxes_without_a_point_is_what_placing_them_gives(min_side: float) -> None:
+    """Boxes of three sizes, put at every quarter pixel of a cell of eight."""
+    sizes = np.array([[4.0, 5.0], [7.0, 12.0], [20.0, 3.0]])
+    places = (np.arange(32) + 0.5) / 4
+    low_x, low_y = (grid.ravel() for grid in np.meshgrid(places, places))
+    lows = torch.from_numpy(np.stack((low_x, low_y), 1)).float()
+    points = torch.stack(torch.meshgrid(*[torch.arange(8) * 8.0 + 4] * 2, indexing="xy"), -1).view(-1, 2)
+    without = []
+    for size in torch.from_numpy(sizes).float():
+        centres, half = lows + 8 + size / 2, size.clamp(min=min_side) / 2
+        inside = (points[None] - centres[:, None]).abs().lt(half).all(-1).any(1)
+        without.append(1 - inside.float().mean().item())
+    found = TaskAligned(min_side=min_side).left_out(sizes, 8)
+    assert found == pytest.approx(np.mean(without), abs=0.01)
+    assert (found > 0.2) == (min_side < 16)
+
+
+def test_no_boxes_are_all_met() -> None:
+    assert TaskAligned().left_out(np.zeros((0, 2)), 8) == 0
