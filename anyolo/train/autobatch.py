@@ -122,7 +122,7 @@ def _tell(job: Job, choice: Choice) -> None:
     report.line(sentence(choice, asked, device))
     for one in choice.tried:
         if one.peak_bytes is None:
-            report.warn(f"a step of {one.batch} pictures ran out of memory while the batch was searched")
+            report.warn(f"a step of batch {one.batch} ran out of memory while the batch was searched")
     write_text(
         job.folder.root / "autobatch.json", json.dumps(document(choice, asked, device), indent=1) + "\n"
     )

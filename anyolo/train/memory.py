@@ -56,8 +56,9 @@ class Pieces:
                 largest = max(len(piece.images) for piece in self.cut(batches))
                 is_whole = _version(optimizer) == version
                 if largest == 1 or not is_whole or not self.is_repeatable:
+                    many = "one picture" if largest == 1 else f"{largest} pictures at once"
                     raise OutOfMemory(
-                        f"out of memory with {largest} pictures at once: {reason}",
+                        f"out of memory with {many}: {reason}",
                         hint=_ADVICE,
                         is_whole=is_whole,
                     ) from error

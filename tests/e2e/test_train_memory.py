@@ -97,7 +97,7 @@ def test_without_room_for_one_picture_the_run_ends_and_can_go_on(
 ) -> None:
     with monkeypatch.context() as patch:
         failed = fail_in_second_epoch(patch, above=0)
-        with pytest.raises(OutOfMemory, match="out of memory with 1 pictures") as caught:
+        with pytest.raises(OutOfMemory, match="out of memory with one picture") as caught:
             api.train(**settings, name="scarce")
     assert failed == [4, 2, 1]
     assert caught.value.where == "epoch 2, batch 1 of 4"
