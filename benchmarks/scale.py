@@ -66,8 +66,8 @@ class Job:
 
 
 def simulate(job: Job, wire: Wire, devices: int, updates: int = 400) -> float:
-    """Mean seconds of an update. All wait for the slowest, then for the wire; readers work meanwhile."""
-    chance, total = random.Random(0), 0.0
+    """Median seconds of an update. All wait for the slowest, then for the wire; readers work meanwhile."""
+    chance, took = random.Random(0), []
     buckets = max(1, math.ceil(job.sent_bytes / BUCKET_BYTES))
     part_s = wire.transfer_s(job.sent_bytes / buckets, devices, gathers=job.gathers) if devices > 1 else 0.0
     for _ in range(updates):
@@ -77,8 +77,8 @@ def simulate(job: Job, wire: Wire, devices: int, updates: int = 400) -> float:
             ready = slowest * (FORWARD_SHARE + (1 - FORWARD_SHARE) * number / buckets)
             free = max(free, ready) + part_s
         busy = max(slowest, free)
-        total += max(busy, job.reading_s / job.readers) if job.readers else busy + job.reading_s
-    return total / updates
+        took.append(max(busy, job.reading_s / job.readers) if job.readers else busy + job.reading_s)
+    return statistics.median(took)
 
 
 @contextlib.contextmanager
@@ -181,7 +181,7 @@ def check(found: dict[str, Any]) -> list[dict[str, Any]]:
             gathers = hook in GATHERS
             wire = fitted(pair[0]["link"]["all_gather" if gathers else "all_reduce"], gathers=gathers)
             foretold = simulate(job_of(found, hook), wire, 2)
-            measured = statistics.mean(run["update_s"])
+            measured = statistics.median(run["update_s"])
             rows.append({
                 "wire": place, "hook": hook, "sent_bytes": run["sent_bytes"],
                 "measured_s": round(measured, 4), "foretold_s": round(foretold, 4),
@@ -195,7 +195,7 @@ def job_of(found: dict[str, Any], hook: str, **other: Any) -> Job:
     sent = next(iter(found["pairs"].values()))[0]["hooks"][hook]["sent_bytes"]
     return Job(
         computing_s=[s for one in alone for s in one["hooks"][hook]["update_s"]],
-        reading_s=statistics.mean([s for one in alone for s in one["read_s"]]),
+        reading_s=statistics.median([s for one in alone for s in one["read_s"]]),
         sent_bytes=sent, gathers=hook in GATHERS, **other,
     )  # fmt: skip
 

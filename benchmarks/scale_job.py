@@ -116,16 +116,20 @@ def main() -> None:
         found["compute_s"] = seconds(lambda: alone(copy.deepcopy(one)), count, warm=2)
     else:
         found["link"] = link(group.world)
-    hooks: dict[str, dict[str, object]] = {}
-    for hook in HOOKS:
-        updates = Updates(hook, group)
-        warm = WHOLE_UPDATES + 2  # then the last of the hooks has begun as well
-        work = (lambda u=updates: u(one)) if group.is_alone else (lambda u=updates: u(next(stream)))
-        hooks[hook] = {"update_s": seconds(work, count, warm=warm)}
-        updates.sent_bytes()
-        work()
-        hooks[hook]["sent_bytes"] = updates.sent_bytes()
-    found["hooks"] = hooks
+    running = {hook: Updates(hook, group) for hook in HOOKS}
+    times: dict[str, list[float]] = {hook: [] for hook in HOOKS}
+    for number in range(1 + count):  # in turns: whatever slows the machine for a while slows all of them
+        for hook, updates in running.items():
+            work = (lambda u=updates: u(one)) if group.is_alone else (lambda u=updates: u(next(stream)))
+            # the first round is for warming up, until the last of the hooks has begun as well
+            times[hook] += seconds(work, 1, warm=0 if number else WHOLE_UPDATES + 2)[: bool(number)]
+            updates.sent_bytes()
+    for updates in running.values():
+        updates(one)
+    found["hooks"] = {
+        hook: {"update_s": times[hook], "sent_bytes": updates.sent_bytes()}
+        for hook, updates in running.items()
+    }
     Path(out).write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
