@@ -38,13 +38,14 @@ DATA = "data/coco_val128/data.yaml"
 INTRODUCTION = """\
 # Models and export formats
 
-Written by `benchmarks/formats.py`, not by hand. Every figure comes from a file that was written, reopened in its runtime and
-compared with the model. Times are those of `anyolo benchmark` ([benchmark.md](benchmark.md)) on one machine, each format and
-PyTorch taking turns: only their ratio is meant.
+Written by `benchmarks/formats.py`, not by hand. Every figure comes from a file that was written, reopened in
+its runtime and compared with the model. Times are those of `anyolo benchmark` ([benchmark.md](benchmark.md))
+on one machine, each format and PyTorch taking turns: only their ratio is meant.
 
 ## Latency to PyTorch's
 
-From file to boxes, batch 1; below 1 is faster. *unverified*: the file differs from the model. *no*: the reason stands at the end.
+From file to boxes, batch 1; below 1 is faster. *unverified*: the file differs from the model. *no*: for the
+reason at the end.
 """
 
 
@@ -154,16 +155,9 @@ def section(found: Sequence[dict[str, Any]]) -> list[str]:
     facts = []
     if measured:
         cell, model = measured[0], measured[0]["rows"][0]
-        data = (
-            f"; mAP50-95 on {Path(cell['data']).stem}, the model's {model['mAP50-95']:.4f}"
-            if cell["data"]
-            else ""
-        )
-        size, versions = cell["imgsz"], cell["versions"]
-        facts = [
-            f"{size[0]}x{size[1]}, threads {cell['threads']}, {model['device']}, torch {versions['torch']}{data}.",
-            "",
-        ]  # fmt: skip
+        size, where = cell["imgsz"], f"{model['device']}, torch {cell['versions']['torch']}"
+        judged = f"; mAP50-95 on {Path(cell['data']).parent.name}: {model[KEY]:.4f}" if cell["data"] else ""
+        facts = [f"{size[0]}x{size[1]}, {where}. The model's own file: {megabytes(model)} MB{judged}.", ""]
     columns = ["format", "verified", "max box px", "max score", KEY, "ms", "PyTorch ms", "ratio", "MB"]
     return [*facts, table(columns, [details(cell) for cell in found])]
 

@@ -184,7 +184,7 @@ def _write(result: BenchmarkResult) -> None:
 
 def _bar(row: BenchmarkRow) -> tuple[str, list[float], float, str]:
     """What the plot shows: name, median of each stage, 95th percentile of the whole, why there is nothing."""
-    name = f"{row.format} (rival)" if row.is_rival else row.format
+    name = f"rival: {row.format}" if row.is_rival else row.format
     spreads, whole = [row.spread(stage) for stage in STAGES], row.spread(WHOLE)
     stages = [spread.median for spread in spreads if spread]
     return name, stages, whole.p95 if whole else math.nan, row.reason
@@ -237,7 +237,7 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['format']} (rival)" if row["rival"] else str(row["format"])
+    return f"rival: {row['format']}" if row["rival"] else str(row["format"])
 
 
 def _figure(value: float | None, pattern: str, unit: float = 1) -> str:
