@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,12 +181,12 @@ def _write(result: BenchmarkResult) -> None:
     write_text(result.run / "benchmark.json", document + "\n")
 
 
-def _bar(row: BenchmarkRow) -> tuple[str, list[float], float, str]:
-    """What the plot shows: name, median of each stage, 95th percentile of the whole, why there is nothing."""
+def _bar(row: BenchmarkRow) -> tuple[str, list[float], tuple[float, float], str]:
+    """As ``draw_benchmark`` takes it."""
     name = f"rival: {row.format}" if row.is_rival else row.format
     spreads, whole = [row.spread(stage) for stage in STAGES], row.spread(WHOLE)
     stages = [spread.median for spread in spreads if spread]
-    return name, stages, whole.p95 if whole else math.nan, row.reason
+    return name, stages, (whole.median, whole.p95) if whole else (0, 0), row.reason
 
 
 def _title(facts: Mapping[str, Any]) -> str:

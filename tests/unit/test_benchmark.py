@@ -217,8 +217,8 @@ def test_a_rival_that_is_not_understood(tmp_path: Path) -> None:
 
 def test_the_plot_is_drawn_with_rows_that_failed(tmp_path: Path) -> None:
     bars = [
-        ("pytorch", [2.0, 1.0, 60.0, 1.5], 70.0, ""),
-        ("lost", [], float("nan"), "needs the package 'x', which is not installed. " * 3),
+        ("pytorch", [2.0, 1.0, 60.0, 1.5], (64.5, 70.0), ""),
+        ("lost", [], (0, 0), "needs the package 'x', which is not installed. " * 3),
     ]
     draw_benchmark(bars, STAGES, "a.pt at 64x64", tmp_path / "all.png")
     draw_benchmark(bars[1:], STAGES, "none", tmp_path / "none.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from anyolo.types import PathLike
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Bar = tuple[str, Sequence[float], float, str]
+Bar = tuple[str, Sequence[float], tuple[float, float], str]
 _COLOURS = ("#9fb3c8", "#62a0d8", style.ACCENT, "#e07b00")
 _SMALL = 0.045
 """Share of the axis below which a number does not fit into its piece."""
@@ -20,25 +19,19 @@ _LONGEST = 92
 
 
 def draw_benchmark(bars: Sequence[Bar], stages: Sequence[str], title: str, path: PathLike) -> None:
-    """``bars``: name, milliseconds of each stage (none where nothing was measured), the 95th percentile of
-    the whole, and why there is nothing.
+    """``bars``: name, milliseconds of each stage (none where nothing was measured), median and 95% limit
+    of the whole, and why there is nothing.
     """
     figure, (axes,) = style.new_figure(10, 1.35 + 0.46 * len(bars))
-    reach = max([sum(own) for _, own, _, _ in bars] + [p95 for *_, p95, _ in bars if math.isfinite(p95)])
-    limit = 1.24 * (reach or 1)  # room for the words behind the longest bar
-    for place, (_, own, p95, reason) in enumerate(bars):
+    reach = max((max(sum(own), whole[1]) for _, own, whole, _ in bars if own), default=1.0)
+    limit = 1.24 * reach  # room for the words behind the longest bar
+    for place, (_, own, whole, reason) in enumerate(bars):
         if own:
-            _draw_bar(axes, place, own, p95, limit)
+            _draw_bar(axes, place, own, whole, limit)
         else:
-            words = f"not measured: {reason}"
-            axes.text(
-                0.008 * limit,
-                place,
-                style.shorten(words, _LONGEST),
-                va="center",
-                color="#8895a3",
-                fontsize=8.5,
-            )
+            words = style.shorten(f"not measured: {reason}", _LONGEST)
+            text = axes.text(0.008 * limit, place, words, va="center", color="#5c6b7a", fontsize=8.5)
+            text.set_backgroundcolor("white")
     pieces = [
         axes.barh([0], [0], color=colour, label=stage) for stage, colour in zip(stages, _COLOURS, strict=True)
     ]
@@ -56,8 +49,8 @@ def draw_benchmark(bars: Sequence[Bar], stages: Sequence[str], title: str, path:
     style.save(figure, path)
 
 
-def _draw_bar(axes: Axes, place: int, own: Sequence[float], p95: float, limit: float) -> None:
-    left = 0.0
+def _draw_bar(axes: Axes, place: int, own: Sequence[float], whole: tuple[float, float], limit: float) -> None:
+    left, (median, p95) = 0.0, whole
     for width, colour in zip(own, _COLOURS, strict=True):
         axes.barh([place], [width], left=left, height=0.62, color=colour)
         if width > _SMALL * limit:
@@ -68,5 +61,5 @@ def _draw_bar(axes: Axes, place: int, own: Sequence[float], p95: float, limit: f
     if p95 > left:
         axes.plot([left, p95], [place, place], color=style.INK, linewidth=0.9)
         axes.plot([p95], [place], color=style.INK, marker="|", markersize=9, linestyle="")
-    words = f"{left:.1f}  (95%: {p95:.1f})"
+    words = f"{median:.1f}  (95%: {p95:.1f})"
     axes.text(max(left, p95) + 0.01 * limit, place, words, va="center", fontsize=9, color=style.INK)
