@@ -18,6 +18,7 @@ _PUBLIC = {
     "val": "anyolo.api",
     "predict": "anyolo.api",
     "export": "anyolo.api",
+    "benchmark": "anyolo.api",
     "info": "anyolo.api",
     "profile": "anyolo.api",
     "logger_info": "anyolo.api",
@@ -29,7 +30,20 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from anyolo.api import YOLO, convert, demo, export, info, logger_info, predict, profile, strip, train, val
+    from anyolo.api import (
+        YOLO,
+        benchmark,
+        convert,
+        demo,
+        export,
+        info,
+        logger_info,
+        predict,
+        profile,
+        strip,
+        train,
+        val,
+    )
     from anyolo.audit import audit
     from anyolo.errors import AnyoloError
 
@@ -38,6 +52,7 @@ __all__ = [
     "AnyoloError",
     "__version__",
     "audit",
+    "benchmark",
     "convert",
     "demo",
     "export",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from anyolo.api.benchmarking import BenchmarkResult, run_benchmark
 from anyolo.api.converting import ConvertResult, run_convert
 from anyolo.api.demonstration import DemoResult, run_demo
 from anyolo.api.profiling import logger_info, profile
@@ -34,6 +35,7 @@ VERBS: Registry[Callable[[Mapping[str, Any]], Result]] = Registry(
         "val": "anyolo.api.using:run_val",
         "predict": "anyolo.api.using:run_predict",
         "export": "anyolo.api.using:run_export",
+        "benchmark": "anyolo.api.benchmarking:run_benchmark",
         "info": "anyolo.api.using:run_info",
         "profile": "anyolo.api.profiling:run_profile",
         "convert": "anyolo.api.converting:run_convert",
@@ -70,6 +72,11 @@ def export(**settings: Any) -> ExportResult:
     return run_export(settings)
 
 
+def benchmark(**settings: Any) -> BenchmarkResult:
+    """A model and its exported files side by side; settings as in ``anyolo benchmark --help``."""
+    return run_benchmark(settings)
+
+
 def info(**settings: Any) -> InfoResult:
     """Describe a model; settings as in ``anyolo info --help``."""
     return run_info(settings)
@@ -94,6 +101,7 @@ __all__ = [
     "VERBS",
     "YOLO",
     "Result",
+    "benchmark",
     "convert",
     "demo",
     "export",

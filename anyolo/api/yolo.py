@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 from anyolo import console
+from anyolo.api.benchmarking import BenchmarkResult, run_benchmark
 from anyolo.api.models import open_model
 from anyolo.api.training import run_train
 from anyolo.api.using import (
@@ -87,6 +88,10 @@ class YOLO:
     def export(self, **settings: Any) -> ExportResult:
         with _voice(settings.pop("verbose", True)):
             return run_export({**self._named(), **settings})
+
+    def benchmark(self, **settings: Any) -> BenchmarkResult:
+        with _voice(settings.get("verbose", True)):
+            return run_benchmark({**self._named(), **settings})
 
     def info(self, **settings: Any) -> InfoResult:
         with _voice(settings.pop("verbose", True)):

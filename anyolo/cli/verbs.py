@@ -7,6 +7,7 @@ from typing import Any
 from anyolo.config.schema import (
     AnchorsVerb,
     AuditVerb,
+    BenchmarkVerb,
     ConvertVerb,
     DemoVerb,
     DevicesVerb,
@@ -25,6 +26,7 @@ VERBS: dict[str, type[Any]] = {
     "val": ValVerb,
     "predict": PredictVerb,
     "export": ExportVerb,
+    "benchmark": BenchmarkVerb,
     "info": InfoVerb,
     "profile": ProfileVerb,
     "convert": ConvertVerb,

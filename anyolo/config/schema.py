@@ -232,6 +232,24 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkConfig:
+    formats: A[tuple[str, ...], "export formats beside the model: all, or onnx,openvino,..."] = ("all",)
+    imgsz: A[int | tuple[int, int], "input size in pixels"] = 640
+    data: A[str, "also measure the mAP on this data set (data.yaml, folder, COCO json)"] = ""
+    source: A[str, "pictures to verify and to time with; those of data= or drawn ones if not given"] = ""
+    rival: A[str, "another exporter's file of the same model, measured beside ours"] = ""
+    batches: A[tuple[A[int, Ge(1)], ...], "other batch sizes to try for images/s"] = (2, 8)
+    rounds: A[int, Ge(1), "turns that each one gets, one after the other"] = 5
+    n: A[int, Ge(1), "timed passes of a turn"] = 10
+    rest: A[int, Ge(0), "ms of rest before a turn: threads of the one before spin on for up to 40"] = 50
+    dynamic: A[bool, "write what takes any batch and size"] = False
+    nms: A[bool, "final boxes inside the graph; False: on the host"] = True
+    conf: A[float, Share, "lowest score kept"] = 0.25
+    iou: A[float, Share, "overlap above which the weaker box goes"] = 0.7
+    max_det: A[int, Ge(1), "most boxes per picture"] = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainVerb:
     """Train a detector."""
 
@@ -277,6 +295,16 @@ class ExportVerb:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkVerb:
+    """Write a model in every export format and run all side by side: speed by stages, memory, mAP."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

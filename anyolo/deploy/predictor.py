@@ -56,15 +56,23 @@ class Predictor:
 
         Raises DataError where the source holds no picture at all.
         """
-        # a stretched picture has no longest side to stay above, so it is decoded in full
-        at_least = None if self.preprocess.fit == "stretch" else max(self.input_hw)
-        frames = Source(source, vid_stride=self.config.vid_stride, at_least=at_least)
+        frames = self.frames(source)
         self.problems = frames.problems
-        for group in self._groups(frames):
-            yield from self._results(group)
+        yield from self.look(frames)
         if self.problems:
             shown = "; ".join(self.problems[:5]) + (" ..." if len(self.problems) > 5 else "")
             console.current().warn(f"{len(self.problems)} could not be read and were skipped: {shown}")
+
+    def frames(self, source: Any) -> Source:
+        """The pictures of a source, decoded as large as they are needed."""
+        # a stretched picture has no longest side to stay above, so it is decoded in full
+        at_least = None if self.preprocess.fit == "stretch" else max(self.input_hw)
+        return Source(source, vid_stride=self.config.vid_stride, at_least=at_least)
+
+    def look(self, frames: Iterable[Frame]) -> Iterator[Results]:
+        """What is found in decoded pictures, in their order."""
+        for group in self._groups(frames):
+            yield from self._results(group)
 
     def placement(self, size_hw: SizeHW) -> Placement:
         """Where a picture of ``size_hw`` lies in its network input."""

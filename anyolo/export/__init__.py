@@ -10,7 +10,10 @@ from anyolo.registry import Registry
 if TYPE_CHECKING:
     from anyolo.export.base import Format
     from anyolo.export.engine import ExportResult, export_model
+    from anyolo.export.foreign import OpenedForeign, open_foreign
     from anyolo.export.opened import OpenedArtifact, is_artifact, open_artifact, read_foreign
+    from anyolo.export.pictures import picture_paths
+    from anyolo.export.precision import Judge, evaluation_settings
 
 EXPORTERS: Registry[Format] = Registry(
     "export format",
@@ -29,19 +32,29 @@ EXPORTERS: Registry[Format] = Registry(
 _PUBLIC = {
     "ExportResult": "anyolo.export.engine",
     "export_model": "anyolo.export.engine",
+    "Judge": "anyolo.export.precision",
     "OpenedArtifact": "anyolo.export.opened",
+    "OpenedForeign": "anyolo.export.foreign",
+    "evaluation_settings": "anyolo.export.precision",
     "is_artifact": "anyolo.export.opened",
     "open_artifact": "anyolo.export.opened",
+    "open_foreign": "anyolo.export.foreign",
+    "picture_paths": "anyolo.export.pictures",
     "read_foreign": "anyolo.export.opened",
 }
 
 __all__ = [
     "EXPORTERS",
     "ExportResult",
+    "Judge",
     "OpenedArtifact",
+    "OpenedForeign",
+    "evaluation_settings",
     "export_model",
     "is_artifact",
     "open_artifact",
+    "open_foreign",
+    "picture_paths",
     "read_foreign",
 ]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +171,25 @@ class Format(Protocol):
 
     def calling_code(self, file_name: str) -> tuple[str, str]:
         """Python for users: the package, and the expression that maps ``images`` to (B, max_det, 6)."""
+
+
+class ForeignNetwork(Protocol):
+    """Another program's file in its runtime. Lengths that are not fixed are -1."""
+
+    input_shape: tuple[int, ...]
+    input_type: str
+    """As numpy calls it, or the runtime's own word."""
+
+    def run(self, images: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """All its outputs."""
+
+
+@runtime_checkable
+class ForeignOpener(Format, Protocol):
+    """A format whose runtime can also run what other programs wrote."""
+
+    def open_foreign(self, path: Path, *, threads: int = 0) -> ForeignNetwork:
+        """Raises ExportError for a file its runtime cannot read, or that takes more than pictures."""
 
 
 def require(packages: tuple[str, ...], *, extra: str) -> dict[str, str]:

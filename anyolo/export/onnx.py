@@ -33,6 +33,7 @@ from anyolo.export.onnx_weights import read_convolutions
 OPSETS = range(12, 21)
 DEFAULT_OPSET = 17
 METADATA_KEY = "anyolo"
+NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
 class OnnxFormat:
@@ -73,6 +74,9 @@ class OnnxFormat:
 
     def open(self, path: Path, *, threads: int = 0) -> OnnxRunner:
         return OnnxRunner(path, threads)
+
+    def open_foreign(self, path: Path, *, threads: int = 0) -> ForeignOnnx:
+        return ForeignOnnx(path, threads)
 
     def calling_code(self, file_name: str) -> tuple[str, str]:
         session = f"onnxruntime.InferenceSession({file_name!r}, providers=['CPUExecutionProvider'])"
@@ -192,6 +196,22 @@ class OnnxRunner:
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
         )
         return _session(graph.SerializeToString(), self._threads), names
+
+
+class ForeignOnnx:
+    """Any file with one input."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = _readable(path, lambda: _session(str(path), threads))
+        given = self._session.get_inputs()
+        if len(given) != 1:
+            names = ", ".join(f"{one.name} {one.shape}" for one in given)
+            raise ExportError(f"takes {len(given)} inputs ({names}), not pictures alone", where=str(path))
+        self.input_shape = tuple(side if isinstance(side, int) else -1 for side in given[0].shape)
+        self.input_type = NUMPY_TYPES.get(given[0].type, given[0].type)
+
+    def run(self, images: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        return tuple(self._session.run(None, {self._session.get_inputs()[0].name: images}))
 
 
 def _readable(path: Path, load: Callable[[], Any]) -> Any:

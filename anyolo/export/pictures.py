@@ -29,24 +29,30 @@ def pictures_for(source: str, weights: PathLike, meta: Mapping[str, Any]) -> lis
     Raises:
         DataError: ``source`` was given and holds no readable picture.
     """
-    if source:
-        pictures = list(_read(_spread(_paths(source))))
-        if not pictures:
-            raise DataError(
-                "no picture to verify with", where=source, hint="Give a file, folder, glob or data.yaml."
-            )
+    pictures = list(_read(picture_paths(source, weights, meta)))
+    if pictures and not source:
+        console.current().line(f"verifying on {len(pictures)} pictures of {_trained_on(Path(weights), meta)}")
+    if pictures:
         return pictures
-    data = _trained_on(Path(weights), meta)
-    if data:
-        try:
-            pictures = list(_read(_spread([item.path for item in open_data(data, "val").items])))
-        except AnyoloError:  # the data set has moved: that is no reason not to export
-            pictures = []
-        if pictures:
-            console.current().line(f"verifying on {len(pictures)} pictures of {data}")
-            return pictures
+    if source:
+        raise DataError(
+            "no picture to verify with", where=source, hint="Give a file, folder, glob or data.yaml."
+        )
     console.current().warn("verifying on drawn pictures; source=my/pictures verifies on yours")
     return [draw(0, "val", number, 640)[0] for number in range(4)]
+
+
+def picture_paths(source: str, weights: PathLike = "", meta: Mapping[str, Any] | None = None) -> list[str]:
+    """At most 16 files, spread over what ``source`` names (file, folder, glob, data file), else over the data
+    that the weights were trained on; none where that is not known or has moved.
+    """
+    if source:
+        return _spread(_paths(source))
+    data = _trained_on(Path(weights), meta or {})
+    try:
+        return _spread([item.path for item in open_data(data, "val").items]) if data else []
+    except AnyoloError:  # the data set has moved: that is no reason not to export
+        return []
 
 
 def network_inputs(
@@ -74,7 +80,7 @@ def _network_input(pixels: Pixels, preprocess: Preprocess, size_hw: SizeHW) -> P
 
 def _paths(source: str) -> list[str]:
     path = Path(source).expanduser()
-    if path.suffix.lower() in {".yaml", ".yml", ".json"}:
+    if path.suffix.lower() in {".yaml", ".yml", ".json", ".data"}:
         return [item.path for item in open_data(source, "val").items]
     if path.is_dir():
         return list_pictures(str(path))

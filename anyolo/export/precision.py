@@ -53,10 +53,14 @@ class Judge:
 
     def both(self, model: Predict, artifact: OpenedArtifact) -> dict[str, Any]:
         """Of candidates, suppressed alike on the host, where the artefact shows them; else of final boxes."""
-        inside = None if artifact.shows_candidates else artifact.manifest.suppression
-        predict = artifact.candidates if artifact.shows_candidates else artifact.predict
+        predict, inside = judged(artifact)
         ours, theirs = self.precision(model, inside=inside), self.precision(predict, inside=inside)
         return {"data": self.data, "model": ours, "artifact": theirs, "difference": theirs - ours}
+
+    def precision_of(self, artifact: OpenedArtifact) -> float:
+        """The artefact's side of ``both``."""
+        predict, inside = judged(artifact)
+        return self.precision(predict, inside=inside)
 
     def _settings(self, inside: Suppression | None) -> EvalConfig:
         if inside is None:
@@ -69,6 +73,13 @@ class Judge:
             agnostic_nms=inside.agnostic,
             multi_label=False,
         )
+
+
+def judged(artifact: OpenedArtifact) -> tuple[Predict, Suppression | None]:
+    """What of an artefact is judged, and the limits that are inside of it."""
+    if artifact.shows_candidates:
+        return artifact.candidates, None
+    return artifact.predict, artifact.manifest.suppression
 
 
 def evaluation_settings(own: Mapping[str, Any]) -> EvalConfig:
