@@ -33,11 +33,10 @@ from anyolo.types import PathLike
 DRAWN = 4
 BUSY = 0.5
 """Load average per core above which figures are not to be trusted."""
-SPEED = ("format", *STAGES, "total ms", "p95", "to model")
-COST = (
-    "format", "verified", "box px", "score", KEY, "size MB", "memory MB", "load ms", "first call ms",
-    "images/s", "best images/s",
-)  # fmt: skip
+SPEED = ("format", "decode", "prepare", "network", "post", "total", "p95", "to model")
+SAME = ("format", "verified", "max box px", "max score", KEY, "size MB")
+COST = ("format", "load ms", "first call", "memory MB", "images/s", "at best")
+"""Three tables, because one would not fit into 80 columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +195,12 @@ def _title(facts: Mapping[str, Any]) -> str:
 
 
 def _tell(result: BenchmarkResult) -> None:
-    report, documents = console.current(), result.documents()
-    passes = result.facts["rounds"] * result.facts["passes_per_round"]
-    report.table(
-        f"{_title(result.facts)}: medians of {passes} passes, ms", SPEED, [_speed(row) for row in documents]
-    )
-    report.table("what each is and takes", COST, [_cost(row) for row in documents])
+    report, documents, facts = console.current(), result.documents(), result.facts
+    passes = facts["rounds"] * facts["passes_per_round"]
+    title = f"{_title(facts)}: medians of {passes} passes, ms"
+    report.table(title, SPEED, [_speed(row) for row in documents])
+    report.table("compared with the model", SAME, [_same(row) for row in documents])
+    report.table("what it takes", COST, [_cost(row) for row in documents])
     for row in documents:
         if row["device"]:
             report.line(f"{row['format']} runs on {row['device']}, exported files on the CPU")
@@ -217,19 +216,24 @@ def _speed(row: Mapping[str, Any]) -> tuple[str, ...]:
     return _name(row), *times, _figure(row[f"{WHOLE}_p95_ms"], ".1f"), _figure(row["ratio"], ".2f")
 
 
-def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
-    verified = {None: "-", True: "yes", False: "NO"}[row["verified"]]
-    best = _figure(row["best_images_per_s"], ".1f")
+def _same(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         _name(row),
-        verified,
+        {None: "-", True: "yes", False: "NO"}[row["verified"]],
         _figure(row["max_box_error_px"], ".1g"),
         _figure(row["max_score_error"], ".1g"),
         _figure(row[KEY], ".4f"),
         _figure(row["size_bytes"], ".1f", 1e6),
-        _figure(row["memory_bytes"], ".0f", 1e6),
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
+    best = _figure(row["best_images_per_s"], ".1f")
+    return (
+        _name(row),
         _figure(row["load_ms"], ".0f"),
         _figure(row["warmup_ms"], ".0f"),
+        _figure(row["memory_bytes"], ".0f", 1e6),
         _figure(row["images_per_s"], ".1f"),
         f"{best} ({row['best_batch']})" if row["best_batch"] else best,
     )

@@ -42,8 +42,12 @@ ABSENT, CRASHING = Invented("absent", ("no-such-package",)), Invented("crashing"
 class Rival(torch.nn.Module):
     """What another exporter gives: floats 0..1 in, (1, 4 + K, N) out."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = small_checkpoint().model
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found = small_checkpoint().model.predict(images)
+        found = self.model.predict(images)
         low, high = found.boxes_xyxy[..., :2], found.boxes_xyxy[..., 2:]
         return torch.cat(((low + high) / 2, high - low, found.scores), -1).transpose(1, 2)
 
@@ -67,7 +71,7 @@ def test_the_verb(plugged: None, tmp_path: Path) -> None:
     save_atomic(model_record(found.model, found.spec, NAMES, imgsz=(SIDE, SIDE), metrics={}), model)
     rival, picture = tmp_path / "theirs.onnx", torch.rand(1, 3, SIDE, SIDE)
     with quiet(), torch.no_grad():
-        torch.onnx.export(Rival(), (picture,), str(rival), dynamo=False, opset_version=17)
+        torch.onnx.export(Rival().eval(), (picture,), str(rival), dynamo=False, opset_version=17)
     data, project = write_labelled(tmp_path / "data"), str(tmp_path / "runs")
     result = anyolo.benchmark(
         model=str(model), formats="crashing,absent,onnx", data=str(data), rival=str(rival),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Bar = tuple[str, Sequence[float], tuple[float, float], str]
-_COLOURS = ("#9fb3c8", "#62a0d8", style.ACCENT, "#e07b00")
+_COLOURS = ("#74889c", "#4a90cf", style.ACCENT, "#d06f00")
 _SMALL = 0.045
 """Share of the axis below which a number does not fit into its piece."""
 _LONGEST = 92
